@@ -1,0 +1,139 @@
+//! Random draws for picks: one small generator a thread, no lock, no allocation, no shared write.
+
+use std::{
+    cell::Cell,
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use rand::{Rng, rngs::SmallRng};
+
+/// The increment of SplitMix64: 2^64 divided by the golden ratio, odd.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
+///
+/// Every bit of the input moves about half the bits of the output, which is what ordering and seeding need of a hash.
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A random number for the life of this process: clients started from one image must not walk one order.
+pub(crate) fn process_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| rand::make_rng::<SmallRng>().next_u64())
+}
+
+/// Where a policy gets its random numbers from: the thread's generator, or a seed for repeatable runs.
+pub(crate) struct Draw {
+    /// State of the seeded generator. Written by every draw, so threads that share it contend; `None` in production.
+    seeded: Option<AtomicU64>,
+}
+
+impl Draw {
+    pub(crate) const fn from_thread() -> Self {
+        Self { seeded: None }
+    }
+
+    pub(crate) const fn seeded(seed: u64) -> Self {
+        Self {
+            seeded: Some(AtomicU64::new(seed)),
+        }
+    }
+
+    /// 64 random bits.
+    pub(crate) fn bits(&self) -> u64 {
+        match &self.seeded {
+            None => thread_bits(),
+            Some(state) => mix(state.fetch_add(GOLDEN, Relaxed).wrapping_add(GOLDEN)),
+        }
+    }
+}
+
+impl fmt::Debug for Draw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.seeded.is_some() {
+            "seeded"
+        } else {
+            "thread"
+        })
+    }
+}
+
+/// Maps 32 random bits to `0..n` by multiply and shift (Lemire: "Fast random integer generation in an interval", 2019).
+///
+/// Without its rejection step: for a million endpoints the bias is below 0.03 %, for ten below 1 in 10^8.
+pub(crate) fn below(bits: u32, n: usize) -> usize {
+    ((u64::from(bits) * n as u64) >> 32) as usize
+}
+
+/// Which of a fixed number of lanes this thread uses. Threads get consecutive lanes, so up to `lanes` threads never share one.
+pub(crate) fn thread_lane(lanes: usize) -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    thread_local! {
+        /// 0: not assigned yet. A constant initializer keeps the access a plain load.
+        static LANE: Cell<usize> = const { Cell::new(0) };
+    }
+    LANE.with(|lane| {
+        if lane.get() == 0 {
+            lane.set(NEXT.fetch_add(1, Relaxed));
+        }
+        lane.get() % lanes
+    })
+}
+
+fn thread_bits() -> u64 {
+    thread_local! {
+        /// 0: not seeded yet. SplitMix64 needs one word of state, no destructor and no lazy flag.
+        static STATE: Cell<u64> = const { Cell::new(0) };
+    }
+    STATE.with(|state| {
+        let mut word = state.get();
+        if word == 0 {
+            word = rand::make_rng::<SmallRng>().next_u64();
+        }
+        word = word.wrapping_add(GOLDEN);
+        state.set(word);
+        mix(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mixer_gives_the_published_splitmix64_sequence() {
+        // First outputs for seed 1234567, as listed by several published SplitMix64 test vectors.
+        let draw = Draw::seeded(1_234_567);
+        let first: Vec<u64> = (0..3).map(|_| draw.bits()).collect();
+        assert_eq!(
+            first,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
+    }
+
+    #[test]
+    fn below_covers_the_whole_range_and_nothing_beyond() {
+        assert_eq!(below(0, 7), 0);
+        assert_eq!(below(u32::MAX, 7), 6);
+        assert_eq!(below(u32::MAX, 1), 0);
+    }
+
+    #[test]
+    fn a_thread_keeps_its_lane() {
+        assert_eq!(thread_lane(16), thread_lane(16));
+        let mine = thread_lane(1 << 20);
+        let other = std::thread::spawn(|| thread_lane(1 << 20)).join().unwrap();
+        assert_ne!(mine, other);
+    }
+}

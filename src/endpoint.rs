@@ -1,0 +1,283 @@
+//! One pod: its address, its name if DNS told one, and its live counters.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Relaxed},
+        },
+    },
+};
+
+use tokio::time::Instant;
+
+use crate::draw::mix;
+
+/// An address that a resolver found, with the name it was found under.
+///
+/// The address is the identity; the name is a label. It comes from the target of an SRV record (`db-0` for a StatefulSet pod) and is absent in
+/// plain A and AAAA answers.
+///
+/// ```
+/// use headless_lb::Address;
+///
+/// let pod: Address = "10.244.1.7:5432".parse::<std::net::SocketAddr>()?.into();
+/// assert_eq!(pod.named("db-0").to_string(), "db-0 10.244.1.7:5432");
+/// # Ok::<_, std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    socket: SocketAddr,
+    name: Option<Arc<str>>,
+}
+
+impl Address {
+    /// The same address under the name `name`.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The socket address to dial.
+    pub fn socket(&self) -> SocketAddr {
+        self.socket
+    }
+
+    /// The pod's name, where DNS told one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(socket: SocketAddr) -> Self {
+        Self { socket, name: None }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_labelled(f, self.name(), self.socket)
+    }
+}
+
+/// One address of a service and what is known about it while it lives.
+///
+/// An `Endpoint` outlives the answers that list it: its counters survive every swap of the set, and a short absence (`linger`). An address that
+/// returns under another pod name is another endpoint.
+pub struct Endpoint {
+    id: u64,
+    socket: SocketAddr,
+    /// Position key inside a group of the set, so that clients walk different orders and a swap moves nobody else.
+    rank: u64,
+    since: Instant,
+    /// Written once, by the driver: a name that DNS tells later than the address.
+    name: OnceLock<Arc<str>>,
+    counters: Counters,
+}
+
+/// The cells that requests write, on a cache line pair of their own: readers of the address must not wait for them.
+#[repr(align(128))]
+#[derive(Default)]
+struct Counters {
+    /// Requests in flight. Written by [`InFlight`]; read by policies.
+    pending: AtomicU32,
+    /// Connect failures in a row. Written on the request path; read by the driver, which alone decides what follows.
+    refusals: AtomicU32,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: Address, since: Instant, seed: u64) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            socket: address.socket,
+            rank: rank(address.socket, seed),
+            since,
+            name: address.name.map_or_else(OnceLock::new, OnceLock::from),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The socket address to dial: a pod's IP and the container's port.
+    pub fn addr(&self) -> SocketAddr {
+        self.socket
+    }
+
+    /// The pod's name (`db-0`, or `10-244-1-7` for a pod without a hostname), where SRV records told one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.get().map(AsRef::as_ref)
+    }
+
+    /// The StatefulSet ordinal at the end of the name: 2 for `db-2`; none for a dashed IP address.
+    pub fn ordinal(&self) -> Option<u32> {
+        let name = self.name()?;
+        if is_dashed_ip(name) {
+            return None;
+        }
+        name.rsplit_once('-')?.1.parse().ok()
+    }
+
+    /// A number that no other endpoint of this process has or had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// When this endpoint was first seen.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Requests in flight: picks that were not dropped yet.
+    pub fn pending(&self) -> u32 {
+        self.counters.pending.load(Relaxed)
+    }
+
+    /// Counts one request until the guard is dropped.
+    ///
+    /// A [`Pick`](crate::Pick) does this by itself; call it for work that goes on after the pick, such as a response body.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.counters.pending.fetch_add(1, Relaxed);
+        InFlight {
+            endpoint: Arc::clone(self),
+        }
+    }
+
+    pub(crate) fn rank(&self) -> u64 {
+        self.rank
+    }
+
+    /// Labels an endpoint that was found without a name. A second name does not replace the first.
+    pub(crate) fn label(&self, name: &Arc<str>) {
+        self.name.get_or_init(|| Arc::clone(name));
+    }
+
+    /// Counts a failed connect.
+    pub(crate) fn refused(&self) {
+        self.counters.refusals.fetch_add(1, AcqRel);
+    }
+
+    /// A connect succeeded: the row of failures ends. Reads before it writes, so that healthy endpoints share the line.
+    pub(crate) fn connected(&self) {
+        if self.counters.refusals.load(Relaxed) != 0 {
+            self.counters.refusals.store(0, Relaxed);
+        }
+    }
+
+    pub(crate) fn refusals(&self) -> u32 {
+        self.counters.refusals.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("addr", &self.socket)
+            .field("name", &self.name())
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_labelled(f, self.name(), self.socket)
+    }
+}
+
+/// One request in flight on an endpoint; dropping it ends the request.
+#[must_use = "the request counts as ended when this is dropped"]
+#[derive(Debug)]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl InFlight {
+    /// The endpoint that serves the request.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.counters.pending.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The order of an address inside its group: pseudo-random, but the same in every answer of one process.
+pub(crate) fn rank(socket: SocketAddr, seed: u64) -> u64 {
+    let port = u64::from(socket.port());
+    let (high, low) = match socket.ip() {
+        IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            ((bits >> 64) as u64, bits as u64)
+        }
+    };
+    mix(mix(high ^ seed) ^ low ^ (port << 48))
+}
+
+/// Kubernetes names a pod without a hostname after its address, with dashes for dots or colons.
+fn is_dashed_ip(name: &str) -> bool {
+    name.replace('-', ".").parse::<Ipv4Addr>().is_ok()
+        || name.replace('-', ":").parse::<Ipv6Addr>().is_ok()
+}
+
+fn write_labelled(
+    f: &mut fmt::Formatter<'_>,
+    name: Option<&str>,
+    socket: SocketAddr,
+) -> fmt::Result {
+    match name {
+        Some(name) => write!(f, "{name} {socket}"),
+        None => write!(f, "{socket}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str) -> Arc<Endpoint> {
+        let address = Address::from(SocketAddr::from(([10, 244, 1, 7], 5432))).named(name);
+        Arc::new(Endpoint::new(address, Instant::now(), 1))
+    }
+
+    #[test]
+    fn the_ordinal_is_read_from_a_stateful_name_only() {
+        assert_eq!(endpoint("db-2").ordinal(), Some(2));
+        assert_eq!(endpoint("my-db-11").ordinal(), Some(11));
+        assert_eq!(endpoint("10-244-1-7").ordinal(), None);
+        assert_eq!(endpoint("fd00-10-244--6-1").ordinal(), None);
+        assert_eq!(endpoint("db").ordinal(), None);
+    }
+
+    #[test]
+    fn a_request_counts_until_its_guard_is_dropped() {
+        let endpoint = endpoint("db-0");
+        let (one, two) = (endpoint.begin(), endpoint.begin());
+        assert_eq!(endpoint.pending(), 2);
+        drop(one);
+        assert_eq!(endpoint.pending(), 1);
+        drop(two);
+        assert_eq!(endpoint.pending(), 0);
+    }
+
+    #[test]
+    fn the_first_name_stays() {
+        let endpoint = Endpoint::new(
+            SocketAddr::from(([10, 0, 0, 1], 80)).into(),
+            Instant::now(),
+            1,
+        );
+        assert_eq!(endpoint.name(), None);
+        endpoint.label(&"db-0".into());
+        endpoint.label(&"db-1".into());
+        assert_eq!(endpoint.name(), Some("db-0"));
+    }
+}

@@ -1,0 +1,4 @@
+//! DNS
+/// A DNS name.
+#[derive(Debug)]
+pub struct Dns;
