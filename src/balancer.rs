@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
+    future::Future,
     hash::{BuildHasher, Hash},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -67,6 +69,9 @@ pub(crate) struct Shared<S> {
     signals: Arc<Signals>,
     settings: Settings,
 }
+
+/// The way of a request while there is no endpoint: its one allocation.
+pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<(), PickError>> + Send>>;
 
 /// What the driver is told by requests.
 #[derive(Debug, Default)]
@@ -286,8 +291,31 @@ impl<S> Balancer<S> {
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
-        &self.shared
+    pub(crate) fn max_attempts(&self) -> usize {
+        self.shared.settings.max_attempts
+    }
+}
+
+impl<S: Send + Sync + 'static> Balancer<S> {
+    /// What to wait for after a pick failed; `None` to give up at once.
+    pub(crate) fn wait_for(&self, error: &PickError) -> Option<Wait> {
+        let Settings {
+            initial_timeout,
+            wait_when_empty,
+            ..
+        } = self.shared.settings;
+        let patience = match error {
+            PickError::Unresolved(_) => initial_timeout,
+            PickError::NoEndpoints(_) => wait_when_empty,
+            _ => Duration::ZERO,
+        };
+        if patience.is_zero() {
+            return None;
+        }
+        let shared = Arc::clone(&self.shared);
+        Some(Box::pin(async move {
+            shared.wait(initial_timeout, wait_when_empty).await
+        }))
     }
 }
 
@@ -372,14 +400,6 @@ impl<S> Shared<S> {
             signals,
             settings,
         }
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    pub(crate) fn signals(&self) -> &Signals {
-        &self.signals
     }
 
     /// Hands a snapshot to the readers. Called by the driver alone.
