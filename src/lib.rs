@@ -9,5 +9,5 @@ pub mod resolve;
 
 pub use endpoint::{Address, Endpoint, InFlight};
 #[cfg(feature = "dns")]
-pub use resolve::dns::Dns;
+pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
