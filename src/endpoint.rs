@@ -130,6 +130,7 @@ impl Endpoint {
     }
 
     /// Requests in flight: picks that were not dropped yet.
+    #[inline]
     pub fn pending(&self) -> u32 {
         self.counters.pending.load(Relaxed)
     }
@@ -137,6 +138,7 @@ impl Endpoint {
     /// Counts one request until the guard is dropped.
     ///
     /// A [`Pick`](crate::Pick) does this by itself; call it for work that goes on after the pick, such as a response body.
+    #[inline]
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.counters.pending.fetch_add(1, Relaxed);
         InFlight {
@@ -200,6 +202,7 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
         self.endpoint.counters.pending.fetch_sub(1, Relaxed);
     }
