@@ -322,19 +322,29 @@ impl<'a> Candidates<'a> {
     fn narrow(mut self, range: Range<usize>) -> Self {
         self.start = self.start.max(range.start);
         self.end = self.end.min(range.end).max(self.start);
-        let first = self.excluded.partition_point(|&index| index < self.start);
-        let last = self.excluded.partition_point(|&index| index < self.end);
-        self.excluded = &self.excluded[first..last];
+        if !self.excluded.is_empty() {
+            let first = self.excluded.partition_point(|&index| index < self.start);
+            let last = self.excluded.partition_point(|&index| index < self.end);
+            self.excluded = &self.excluded[first..last];
+        }
         self
     }
 
-    /// The index in the set of candidate `i`. The k-th excluded index is `excluded[k] - k` candidates
-    /// in, so a binary search tells how many lie before it.
+    /// The index in the set of candidate `i`.
     #[inline]
     fn index(&self, i: usize) -> usize {
-        if self.excluded.is_empty() {
-            return self.start + i;
-        }
+        self.start
+            + if self.excluded.is_empty() {
+                i
+            } else {
+                self.stepped_over(i)
+            }
+    }
+
+    /// `i` and the number of those left out before candidate `i`. The k-th excluded index is
+    /// `excluded[k] - k` candidates in, so a binary search tells.
+    #[cold]
+    fn stepped_over(&self, i: usize) -> usize {
         let (mut low, mut high) = (0, self.excluded.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -344,7 +354,7 @@ impl<'a> Candidates<'a> {
                 high = middle;
             }
         }
-        self.start + i + low
+        i + low
     }
 }
 
