@@ -1,8 +1,8 @@
 //! One pod: its address, its name if DNS told one, and its live counters.
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, iter,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -222,10 +222,24 @@ pub(crate) fn rank(socket: SocketAddr, seed: u64) -> u64 {
 }
 
 /// Kubernetes names a pod without a hostname after its address, with dashes for dots or colons.
+///
+/// Written into a buffer: picks of a pod by its ordinal come here, and must not allocate.
 fn is_dashed_ip(name: &str) -> bool {
-    name.replace('-', ".").parse::<Ipv4Addr>().is_ok()
-        || name.replace('-', ":").parse::<Ipv6Addr>().is_ok()
+    let mut buffer = [0; LONGEST_IP];
+    let Some(text) = buffer.get_mut(..name.len()) else {
+        return false;
+    };
+    let mut is_ip_with = |separator| {
+        for (to, from) in iter::zip(text.iter_mut(), name.bytes()) {
+            *to = if from == b'-' { separator } else { from };
+        }
+        std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
+    };
+    is_ip_with(b'.') || is_ip_with(b':')
 }
+
+/// Eight groups of four digits with colons between.
+const LONGEST_IP: usize = 39;
 
 fn write_labelled(
     f: &mut fmt::Formatter<'_>,
