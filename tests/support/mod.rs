@@ -9,6 +9,8 @@ use std::{
 };
 
 pub mod dns_server;
+pub mod log;
+pub mod script;
 
 /// A resolv.conf of the test's own; removed at the end.
 pub struct ResolvConf(PathBuf);
@@ -45,4 +47,18 @@ impl Drop for ResolvConf {
         // Perhaps it was never written.
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// The seed of this test: from `HEADLESS_LB_SEED`, or drawn anew. Printed, so that it shows when the
+/// test fails.
+pub fn seed() -> u64 {
+    let given = std::env::var("HEADLESS_LB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(())
+    });
+    println!("HEADLESS_LB_SEED={seed}");
+    seed
 }
