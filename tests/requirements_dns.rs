@@ -752,6 +752,20 @@ async fn r06_truncated_and_empty_is_a_failure_not_an_empty_set() {
             .truncated_on(Transport::Tcp),
     );
     assert_eq!(kind(&web(&server)).await, Kind::Truncated);
+    let foreign = Reply::default().owned_by("other.example.", "10.0.0.1");
+    let cut = |reply: Reply| {
+        reply
+            .truncated_on(Transport::Udp)
+            .truncated_on(Transport::Tcp)
+    };
+    server.answer(WEB, A, cut(foreign));
+    assert_eq!(kind(&web(&server)).await, Kind::Truncated);
+    server.answer(HTTP, SRV, cut(Reply::services([(80, DB_0)])));
+    assert_eq!(
+        kind(&http(&server)).await,
+        Kind::Truncated,
+        "the target has no address, the others are unknown"
+    );
 }
 
 // ===== R7: records =====
@@ -1151,10 +1165,19 @@ async fn r18_an_unknown_port_name_is_found_out_with_one_question() {
     assert_eq!(server.count(WEB, A), 1);
 
     server.forget(WEB, A);
-    let error = failure(&http(&server)).await;
-    assert!(
-        !error.to_string().contains("unknown port"),
-        "no pods at all: {error}"
+    let dns = http(&server);
+    for reply in [Reply::rcode(Rcode::ServFail), Reply::nxdomain()] {
+        server.answer(WEB, A, reply);
+        let error = failure(&dns).await;
+        assert_eq!(error.kind(), Kind::NxDomain);
+        assert!(!error.to_string().contains("unknown port"), "{error}");
+    }
+    let asked = server.count(WEB, A);
+    failure(&dns).await;
+    assert_eq!(
+        server.count(WEB, A),
+        asked,
+        "asked once, apart from failures"
     );
 }
 

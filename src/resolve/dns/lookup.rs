@@ -43,6 +43,9 @@ pub(super) struct Memory {
 /// A name, and the generation of the configuration it was found under.
 type Pin = Guarded<Option<(u64, Name)>>;
 
+/// For a question about the existence of addresses, which nobody dials.
+const ANY_PORT: u16 = 1;
+
 impl Dns {
     pub(super) async fn ask_host(
         &self,
@@ -107,14 +110,16 @@ impl Dns {
         let unknown_port = match known {
             Some((asked, unknown)) if asked.elapsed() < RECHECK => unknown,
             _ => {
-                let has_addresses = self
-                    .ask_host(question, &name.without_prefix(), 1)
-                    .await
-                    .is_ok();
-                self.memory
-                    .unknown_port
-                    .with(|known| *known = Some((Instant::now(), has_addresses)));
-                has_addresses
+                let host = self
+                    .ask_host(question, &name.without_prefix(), ANY_PORT)
+                    .await;
+                let unknown = host.is_ok();
+                // A failure says nothing, and leaves the question open.
+                if host.map_or_else(|error| error.is_empty(), |_| true) {
+                    let now = Some((Instant::now(), unknown));
+                    self.memory.unknown_port.with(|known| *known = now);
+                }
+                unknown
             }
         };
         Err(if unknown_port {

@@ -81,10 +81,8 @@ impl NameServers {
         for step in 0..count {
             let index = (first + step) % count;
             let Server { address, resolver } = &self.servers[index];
-            let share = share(
-                until.saturating_duration_since(Instant::now()),
-                count - step,
-            );
+            let remaining = until.saturating_duration_since(Instant::now());
+            let share = share(remaining, count - step);
             let lookup = timeout(share, resolver.lookup(name.clone(), record)).await;
             let error = match lookup {
                 Ok(Ok(lookup)) => {
@@ -101,17 +99,14 @@ impl NameServers {
                 Ok(Err(error)) => answer::error(&error),
                 Err(_) => ResolveError::of(ResolveErrorKind::Timeout),
             };
-            let error_kind = error.kind();
             if error.is_empty() {
                 self.last_good.store(index, Relaxed);
-                let detail = format!("{record} {name} at {address}");
-                return Err(error.detail(match error_kind {
-                    // Every name below the service exists then, with or without SRV records.
-                    ResolveErrorKind::NoData if record == RecordType::SRV => {
-                        format!("{detail}: the service exists, but has no ports")
-                    }
-                    _ => detail,
-                }));
+                let mut detail = format!("{record} {name} at {address}");
+                // Every name below a service without ports exists, and none has SRV records.
+                if record == RecordType::SRV && error.kind() == ResolveErrorKind::NoData {
+                    detail.push_str(": the service exists, but has no ports");
+                }
+                return Err(error.detail(detail));
             }
             failures.push((*address, error));
         }
@@ -128,6 +123,18 @@ impl NameServers {
             });
         }
         Err(worst(failures, name, record))
+    }
+}
+
+impl Reply {
+    /// The error for an answer without usable records: what was cut off may have some.
+    pub(super) fn nothing(&self, detail: String) -> ResolveError {
+        ResolveError::of(if self.partial {
+            ResolveErrorKind::Truncated
+        } else {
+            ResolveErrorKind::NoData
+        })
+        .detail(detail)
     }
 }
 
