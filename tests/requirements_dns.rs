@@ -406,6 +406,16 @@ async fn r04_the_next_server_is_asked_after_every_failure_and_remembered() {
 }
 
 #[tokio::test]
+async fn r04_a_server_that_fails_at_once_is_asked_once_among_several_and_three_times_alone() {
+    let reply = Reply::rcode(Rcode::ServFail);
+    let (broken, healthy) = broken_first([[127, 0, 4, 8], [127, 0, 4, 9]], reply).await;
+    assert_eq!(found(&headless(WEB, [&broken, &healthy])).await.len(), 1);
+    assert_eq!(broken.take_asked().len(), 1);
+    assert_eq!(kind(&web(&broken)).await, Kind::ServFail);
+    assert_eq!(broken.take_asked().len(), 3);
+}
+
+#[tokio::test]
 async fn r04_an_absence_is_an_answer_and_asks_no_other_server() {
     for (reply, expected) in [
         (Reply::nxdomain(), Kind::NxDomain),

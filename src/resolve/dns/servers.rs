@@ -165,10 +165,10 @@ fn options(servers: usize) -> ResolverOpts {
     // The caller decides how long answers hold. A cached NXDOMAIN hid a recovery for seconds.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
-    // A dead server costs `timeout` times one more than `attempts`, which counts retries: 3 s when it is the only one. Among several the
-    // next server is the better retry; the one retry left replaces a connection of a runtime that ended.
+    // `attempts` counts retries: a dead server costs 3 s when it is the only one, and a failing one 3 datagrams. Among several servers the
+    // next one is the better retry. (A lost datagram is repeated within each try, whatever this says.)
     options.timeout = Duration::from_secs(1);
-    options.attempts = if servers == 1 { 2 } else { 1 };
+    options.attempts = if servers == 1 { 2 } else { 0 };
     options
 }
 
