@@ -1,5 +1,10 @@
 //! What integration tests share: `mod support;` at the top of a test file.
 #![allow(dead_code, reason = "every test file uses another part")]
+#![allow(
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    reason = "a module of each test program, not a library"
+)]
 
 use std::{
     fs,
