@@ -8,3 +8,45 @@ mod wire;
 
 mod name_server;
 mod zone;
+
+mod bind;
+mod caches;
+mod failover;
+mod knot;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use headless_lb::{Dns, Resolution};
+
+/// The port that A records are given.
+const PORT: u16 = 80;
+
+/// A service by its A records, asked of `servers`.
+fn headless<const N: usize>(service: &str, servers: [SocketAddr; N]) -> Dns {
+    let dns = Dns::headless(&zone::name(service), PORT).expect("a service name");
+    dns.name_servers(servers)
+}
+
+/// A service by its SRV records, asked of `servers`.
+fn srv<const N: usize>(service: &str, servers: [SocketAddr; N]) -> Dns {
+    let dns = Dns::srv(&zone::srv_name(service)).expect("a service name");
+    dns.name_servers(servers)
+}
+
+fn sockets(resolution: &Resolution) -> BTreeSet<SocketAddr> {
+    resolution
+        .addresses()
+        .iter()
+        .map(headless_lb::Address::socket)
+        .collect()
+}
+
+/// Pods 0 to `count`, at a port.
+fn pods(count: u16, port: u16) -> BTreeSet<SocketAddr> {
+    (0..count)
+        .map(|index| SocketAddr::new(IpAddr::V4(zone::pod(index)), port))
+        .collect()
+}
