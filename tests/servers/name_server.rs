@@ -118,7 +118,9 @@ impl NameServer {
             "--bind-interfaces".into(),
             "--pid-file=".into(),
             "--log-facility=-".into(),
-            "--user=root".into(), // stay who we are, root or not
+            // Stay who we are: with a change of group the kernel forgets that the server ends with the test.
+            "--user=root".into(),
+            "--group=root".into(),
             format!("--listen-address={}", server.address.ip()),
             format!("--port={}", server.address.port()),
             format!(
