@@ -20,6 +20,6 @@ pub use policy::{
 pub use probe::{Observation, Probe, ProbeError, ProbeFn, Role, Term, probe_fn};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
-pub use resolve::dns::Dns;
+pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use set::{Candidates, Choice, EndpointSet, Position};
