@@ -17,7 +17,7 @@ use std::{
 
 use headless_lb::{Dns, Resolution, Resolve, ResolveError, ResolveErrorKind, resolve::dns::Family};
 use replay::Replay;
-use wire::{A, AAAA, Data, Message, NOERROR, NXDOMAIN, Question, SRV, TXT, Transport};
+use wire::{A, AAAA, Data, Message, NOERROR, NXDOMAIN, Question, SERVFAIL, SRV, TXT, Transport};
 
 const PORT: u16 = 80;
 
@@ -466,4 +466,27 @@ async fn an_answer_to_another_question_tells_nothing_about_pods() {
         .await
         .expect_err("not our answer");
     assert!(!error.is_empty(), "{error}");
+}
+
+/// A pod whose address could not be learned is missing, and nobody has said that it is gone.
+#[tokio::test]
+async fn a_target_whose_address_could_not_be_had_leaves_the_answer_partial() {
+    let case = case("three-srv.bin");
+    let question = case.question.clone();
+    let mut without_glue = case.bytes.clone();
+    without_glue[10..12].fill(0); // no additional records
+    let server = Replay::start(move |asked, _| {
+        Some(match asked {
+            asked if *asked == question => without_glue.clone(),
+            asked if asked.name.starts_with("10-244-1-1.") => wire::answer(asked, SERVFAIL, 0, &[]),
+            asked => rest_of_the_cluster(asked),
+        })
+    })
+    .await;
+    let found = source(&case, server.address())
+        .resolve()
+        .await
+        .expect("two of three pods");
+    assert_eq!(found.addresses().len(), 2);
+    assert!(found.is_partial());
 }
