@@ -1,6 +1,10 @@
 //! What a real cluster DNS said, served from a real socket and resolved.
 //!
 //! The expectation is read off the bytes by a second, independent parser, and by hand where a number matters.
+#![expect(
+    unreachable_pub,
+    reason = "nothing is reachable from outside a test; `pub` says what a module offers"
+)]
 
 #[path = "support/replay.rs"]
 mod replay;

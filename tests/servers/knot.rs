@@ -1,5 +1,7 @@
 //! Knot DNS as the authority: sizes, limits, glue.
 
+use std::time::Duration;
+
 use headless_lb::{Resolve, ResolveErrorKind};
 use tokio::time::Instant;
 
@@ -101,17 +103,38 @@ async fn glue_that_is_missing_without_a_sign_is_asked_for() {
     }
 }
 
+/// With a TTL of 30 s: nothing on our side may keep the answer that long.
 #[tokio::test]
 async fn a_change_of_records_is_in_the_next_answer() {
     let knot = NameServer::knot(&Zone::new(30).srv("web", 2)).await;
-    let (first, third) = (pod_name(0), pod_name(2));
+    let dns = srv("web", [knot.address()]);
     let port = zone::PORT;
+    assert_eq!(sockets(&dns.resolve().await.expect("pods")), pods(2, port));
+
+    let (first, third) = (pod_name(0), pod_name(2));
     knot.change(&[
         &format!("set {third}.web.ns 30 A {}", zone::pod(2)),
         &format!("set _http._tcp.web.ns 30 SRV 0 1 {port} {third}.web.ns"),
         &format!("unset _http._tcp.web.ns SRV 0 1 {port} {first}.web.ns"),
         &format!("unset {first}.web.ns A"),
     ]);
-    let found = srv("web", [knot.address()]).resolve().await.expect("pods");
+    let found = dns.resolve().await.expect("pods");
     assert_eq!(sockets(&found), &pods(3, port) - &pods(1, port));
+
+    knot.change(&["unset _http._tcp.web.ns SRV"]);
+    let error = dns.resolve().await.expect_err("no pods");
+    assert!(error.is_empty(), "{error}");
+}
+
+/// A Service of type ExternalName is a CNAME, with the records of its target in the same message.
+#[tokio::test]
+async fn an_alias_leads_to_the_pods_and_bounds_how_long_they_hold() {
+    let zone = Zone::new(30).pods("web", 3).alias("shop", 7, "web");
+    let knot = NameServer::knot(&zone).await;
+    let found = headless("shop", [knot.address()])
+        .resolve()
+        .await
+        .expect("pods");
+    assert_eq!(sockets(&found), pods(3, PORT));
+    assert_eq!(found.ttl(), Some(Duration::from_secs(7)));
 }

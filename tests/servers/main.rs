@@ -1,6 +1,10 @@
 //! The library against real name servers and web servers, as child processes on the loopback network.
 //!
 //! They come from Debian's packages; `tests/run` installs them. A missing program fails its tests.
+#![expect(
+    unreachable_pub,
+    reason = "nothing is reachable from outside a test; `pub` says what a module offers"
+)]
 
 mod process;
 #[path = "../support/wire.rs"]

@@ -52,6 +52,12 @@ impl Zone {
         self
     }
 
+    /// Another name for a service, as an ExternalName is.
+    pub fn alias(mut self, alias: &str, ttl: u32, service: &str) -> Self {
+        self.line(&format!("{alias}.ns {ttl} CNAME {service}.ns"));
+        self
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -1,4 +1,5 @@
 //! DNS messages by hand: a second opinion beside hickory, and the means to ask a server what it really sends.
+#![allow(dead_code, reason = "every test file uses another part")]
 
 use std::{
     io,
