@@ -6,12 +6,20 @@ mod draw;
 
 mod eject;
 mod endpoint;
-mod policy;
 mod probe;
-pub mod registry;
 pub mod resolve;
 mod set;
 
+mod policy;
+pub mod registry;
+
+mod balancer;
+mod builder;
+mod driver;
+
+pub use balancer::{Balancer, Change, Changes, Pick, PickError, Pod};
+pub use builder::Builder;
+pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
