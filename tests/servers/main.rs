@@ -15,6 +15,7 @@ mod zone;
 
 mod bind;
 mod caches;
+mod changes;
 mod failover;
 mod knot;
 

@@ -176,9 +176,14 @@ impl NameServer {
         self.process = None;
     }
 
-    /// Replaces BIND's zone; it holds when the server has read it, soon.
-    pub fn reload(&self, zone: &Zone) {
+    /// Replaces the zone that the server reads when it starts.
+    pub fn rewrite(&self, zone: &Zone) {
         self.write("zone", zone.text());
+    }
+
+    /// Replaces the zone of a running BIND; it holds when the server has read it, soon.
+    pub fn reload(&self, zone: &Zone) {
+        self.rewrite(zone);
         let process = self.process.as_ref().expect("the server runs");
         process.signal(Signal::HUP);
     }
