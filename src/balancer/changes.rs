@@ -42,10 +42,13 @@ enum State {
     /// There may be something new.
     Look(Receiver<Arc<EndpointSet>>),
     /// There is nothing new.
-    Wait(Pin<Box<dyn Future<Output = (Result<(), RecvError>, Receiver<Arc<EndpointSet>>)> + Send>>),
+    Wait(Pin<Box<dyn Future<Output = Looked> + Send>>),
     /// There will be nothing new.
     Ended,
 }
+
+/// Whether there is something new, and the receiver back.
+type Looked = (Result<(), RecvError>, Receiver<Arc<EndpointSet>>);
 
 /// One change: all that came and went at once.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ use super::{
     answer::{self, Addresses, Service},
     family::{Family, Question, Secondary},
     guarded::Guarded,
+    truncated,
 };
 use crate::{
     endpoint::Address,
@@ -90,6 +91,10 @@ impl Question<'_> {
                         reply.server
                     ))
                     .caused_by(error),
+                // What was cut off may have some.
+                None if reply.partial => ResolveError::of(ResolveErrorKind::Truncated).detail(
+                    format!("SRV {name} at {} ({})", reply.server, truncated::LIMIT_SRV),
+                ),
                 None if found.is_empty() => nothing(name, "no target has an address"),
                 None => nothing(
                     name,
