@@ -11,6 +11,7 @@ mod process;
 mod wire;
 
 mod name_server;
+mod nginx;
 mod zone;
 
 mod bind;
@@ -18,6 +19,7 @@ mod caches;
 mod changes;
 mod failover;
 mod knot;
+mod pods;
 
 use std::{
     collections::BTreeSet,

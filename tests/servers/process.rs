@@ -150,10 +150,15 @@ impl Drop for Process {
 
 /// An address of the loopback network that no other test uses, with a port that is free there for UDP and TCP.
 pub fn free_address() -> SocketAddr {
+    free_port(free_ip())
+}
+
+/// An address of the loopback network that no other test uses.
+pub fn free_ip() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Relaxed).to_be_bytes();
     let host = u8::try_from(process::id() % 251 + 1).expect("a remainder below 252");
-    free_port(Ipv4Addr::new(127, host, high, low))
+    Ipv4Addr::new(127, host, high, low)
 }
 
 /// A port of `ip` that is free for UDP and TCP.
