@@ -47,9 +47,11 @@ impl Question<'_> {
 
         let mut glue = glue(&reply.message.additionals, self.keep_loopback);
         let targets: BTreeSet<&Name> = services.iter().map(|service| &service.target).collect();
-        let (with_glue, without): (Vec<&Name>, Vec<&Name>) = targets
+        let (with_glue, mut without): (Vec<&Name>, Vec<&Name>) = targets
             .into_iter()
             .partition(|target| glue.contains_key(*target));
+        // Should the deadline cut the questions short, it is not the same targets each time that stay unknown.
+        remembered.with(|known| without.sort_by_key(|target| known.contains_key(*target)));
 
         let mut found = Targets::new();
         for target in with_glue {
@@ -98,7 +100,8 @@ impl Question<'_> {
         let resolution = Resolution::new(addresses)
             .of_record("SRV")
             .valid_for(ttl.unwrap_or(Duration::ZERO));
-        Ok(if reply.partial {
+        // A target that could not be asked for is missing here, and nobody has said that it is gone.
+        Ok(if reply.partial || failure.is_some() {
             resolution.partial()
         } else {
             resolution
