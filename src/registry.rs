@@ -211,6 +211,7 @@ impl<N: NewService> Registry<N> {
 
     /// The source answered.
     pub fn on_answer(&mut self, now: Instant, answer: Result<Resolution, ResolveError>) {
+        self.status.answers += 1;
         self.status
             .latency
             .record(now.saturating_duration_since(self.asked_at));

@@ -14,11 +14,10 @@ use super::{
     answer::{self, Addresses, Service},
     family::{Family, Question, Secondary},
     guarded::Guarded,
-    truncated,
 };
 use crate::{
     endpoint::Address,
-    resolve::{Resolution, ResolveError, ResolveErrorKind},
+    resolve::{Resolution, ResolveError},
 };
 
 /// The addresses each target had when it last had any, so that a failed question about one target loses nothing.
@@ -36,15 +35,12 @@ impl Question<'_> {
         remembered: &Guarded<Targets>,
     ) -> Result<Resolution, ResolveError> {
         let reply = self.servers.ask(name, RecordType::SRV, self.until).await?;
+        let nothing = |why| reply.nothing(format!("SRV {name} at {}: {why}", reply.server));
         let Some((services, mut ttl)) = answer::services(name, &reply.message.answers) else {
-            return Err(nothing(
-                name,
-                "the records of the answer have another owner",
-            ));
+            return Err(nothing("the records of the answer have another owner"));
         };
         if services.is_empty() {
             return Err(nothing(
-                name,
                 "the target is \".\", so the service is declared unavailable",
             ));
         }
@@ -91,15 +87,8 @@ impl Question<'_> {
                         reply.server
                     ))
                     .caused_by(error),
-                // What was cut off may have some.
-                None if reply.partial => ResolveError::of(ResolveErrorKind::Truncated).detail(
-                    format!("SRV {name} at {} ({})", reply.server, truncated::LIMIT_SRV),
-                ),
-                None if found.is_empty() => nothing(name, "no target has an address"),
-                None => nothing(
-                    name,
-                    "the targets have addresses of the other IP family only",
-                ),
+                None if found.is_empty() => nothing("no target has an address"),
+                None => nothing("the targets have addresses of the other IP family only"),
             });
         }
         remembered.with(|known| {
@@ -191,10 +180,6 @@ fn endpoints(services: &[Service], found: &Targets, family: Family) -> Vec<Addre
 fn pod_name(target: &Name) -> Option<Arc<str>> {
     let label = target.iter().next()?;
     Some(String::from_utf8_lossy(label).into())
-}
-
-fn nothing(name: &Name, why: &str) -> ResolveError {
-    ResolveError::of(ResolveErrorKind::NoData).detail(format!("SRV {name}: {why}"))
 }
 
 #[cfg(test)]
