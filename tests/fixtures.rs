@@ -24,6 +24,7 @@ use replay::Replay;
 use wire::{A, AAAA, Data, Message, NOERROR, NXDOMAIN, Question, SERVFAIL, SRV, TXT, Transport};
 
 const PORT: u16 = 80;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One entry of the index.
 #[derive(Debug)]
@@ -162,7 +163,8 @@ fn source(case: &Case, server: SocketAddr) -> Dns {
         _ => Family::PreferV4,
     };
     let dns = dns.unwrap_or_else(|error| panic!("{}: {error}", case.file));
-    dns.name_servers([server]).family(family)
+    // A thousand follow-up questions take a second; on a busy machine, longer than the default deadline.
+    dns.name_servers([server]).family(family).deadline(PATIENCE)
 }
 
 async fn resolve(case: &Case) -> Result<Resolution, ResolveError> {

@@ -24,6 +24,7 @@ mod pods;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use headless_lb::{Dns, Resolution};
@@ -31,16 +32,19 @@ use headless_lb::{Dns, Resolution};
 /// The port that A records are given.
 const PORT: u16 = 80;
 
+/// Large sets without glue take a second, and longer than the default deadline on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A service by its A records, asked of `servers`.
 fn headless<const N: usize>(service: &str, servers: [SocketAddr; N]) -> Dns {
     let dns = Dns::headless(&zone::name(service), PORT).expect("a service name");
-    dns.name_servers(servers)
+    dns.name_servers(servers).deadline(PATIENCE)
 }
 
 /// A service by its SRV records, asked of `servers`.
 fn srv<const N: usize>(service: &str, servers: [SocketAddr; N]) -> Dns {
     let dns = Dns::srv(&zone::srv_name(service)).expect("a service name");
-    dns.name_servers(servers)
+    dns.name_servers(servers).deadline(PATIENCE)
 }
 
 fn sockets(resolution: &Resolution) -> BTreeSet<SocketAddr> {
