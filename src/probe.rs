@@ -1,0 +1,246 @@
+//! Asking a pod what it is: primary or replica.
+//!
+//! A [`Probe`] observes one endpoint at a time. The driver runs it for every endpoint of the set, in
+//! parallel, and the registry turns observations into positions of the published order, where the
+//! policies [`Primary`](crate::Primary), [`Replica`](crate::Replica) and
+//! [`PreferReplica`](crate::PreferReplica) find them.
+
+use std::{error::Error, fmt, future::Future, time::Duration};
+
+use crate::endpoint::Endpoint;
+
+/// What a node says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
+    /// It is alive and did not say.
+    Unknown,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A number that grows with every change of primary: a PostgreSQL timeline, a config epoch, a Raft
+/// term. Of two primaries the one with the lower term is the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(u128);
+
+impl Term {
+    /// The term with this number.
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn number(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a probe saw.
+///
+/// ```
+/// use headless_lb::{Observation, Role, Term};
+///
+/// let seen = Observation::of(Role::Primary).in_term(Term::new(4));
+/// assert_eq!(seen.term(), Some(Term::new(4)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    role: Role,
+    term: Option<Term>,
+}
+
+impl Observation {
+    /// The node says that it has this role.
+    pub const fn of(role: Role) -> Self {
+        Self { role, term: None }
+    }
+
+    /// The term of the claim.
+    #[must_use]
+    pub const fn in_term(mut self, term: Term) -> Self {
+        self.term = Some(term);
+        self
+    }
+
+    /// The role.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The term, if the node has one.
+    pub const fn term(&self) -> Option<Term> {
+        self.term
+    }
+}
+
+impl From<Role> for Observation {
+    fn from(role: Role) -> Self {
+        Self::of(role)
+    }
+}
+
+/// Why a probe saw nothing.
+#[derive(Debug)]
+pub struct ProbeError {
+    definitive: bool,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl ProbeError {
+    /// The node may still be what it was: a timeout, a lost connection. Two in a row end a claim.
+    pub fn passing(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            definitive: false,
+            source: source.into(),
+        }
+    }
+
+    /// The node is certainly not serving: connection refused, shutting down. One ends a claim.
+    pub fn definitive(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            definitive: true,
+            source: source.into(),
+        }
+    }
+
+    /// Whether one such error is enough.
+    pub fn is_definitive(&self) -> bool {
+        self.definitive
+    }
+}
+
+impl fmt::Display for ProbeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.definitive {
+            "the pod is not serving"
+        } else {
+            "the probe failed"
+        })
+    }
+}
+
+impl Error for ProbeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Observes the role of an endpoint.
+///
+/// The driver keeps one session per endpoint open, asks it every [`interval`](Self::interval), and
+/// drops it after an error. A probe without state has the session `()`; [`probe_fn`] makes one from
+/// a closure.
+///
+/// # Cancel safety
+///
+/// The driver drops the futures of [`open`](Self::open) and [`observe`](Self::observe) at the
+/// [`timeout`](Self::timeout) and when the endpoint is gone, and then drops the session too: it may
+/// hold half a reply.
+pub trait Probe: Send + Sync + 'static {
+    /// An open connection, or `()`.
+    type Session: Send;
+
+    /// Dials, authenticates, and reports the role if that already told it.
+    fn open(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Future<Output = Result<(Self::Session, Option<Observation>), ProbeError>> + Send;
+
+    /// Asks an open session.
+    fn observe(
+        &self,
+        endpoint: &Endpoint,
+        session: &mut Self::Session,
+    ) -> impl Future<Output = Result<Observation, ProbeError>> + Send;
+
+    /// Completes when the session has something to say by itself, such as its end: the driver then
+    /// asks at once. The default never does.
+    fn signalled(&self, session: &mut Self::Session) -> impl Future<Output = ()> + Send {
+        let _ = session;
+        std::future::pending()
+    }
+
+    /// Time between two questions, jittered by 20 %. Default 1 s: a connection per question costs
+    /// the server a connection. With an open session 250 ms is cheap.
+    fn interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// The most that opening, and each question, may take in all. Default 500 ms: a stopped node's
+    /// kernel still accepts connections, so a limit on the connect alone would hang.
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+}
+
+/// A [`Probe`] without a session, from an async closure over the address and name of the endpoint.
+///
+/// ```
+/// use headless_lb::{Endpoint, Observation, ProbeError, Role, probe_fn};
+///
+/// let by_port = probe_fn(|endpoint: &Endpoint| {
+///     let primary = endpoint.addr().port() == 5432;
+///     async move {
+///         Ok::<_, ProbeError>(Observation::of(if primary { Role::Primary } else { Role::Replica }))
+///     }
+/// });
+/// # let _ = by_port;
+/// ```
+pub fn probe_fn<F, Fut>(observe: F) -> ProbeFn<F>
+where
+    F: Fn(&Endpoint) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Observation, ProbeError>> + Send,
+{
+    ProbeFn { observe }
+}
+
+/// The probe that [`probe_fn`] makes.
+#[derive(Clone, Copy)]
+pub struct ProbeFn<F> {
+    observe: F,
+}
+
+impl<F, Fut> Probe for ProbeFn<F>
+where
+    F: Fn(&Endpoint) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Observation, ProbeError>> + Send,
+{
+    type Session = ();
+
+    async fn open(&self, _: &Endpoint) -> Result<((), Option<Observation>), ProbeError> {
+        Ok(((), None))
+    }
+
+    fn observe(
+        &self,
+        endpoint: &Endpoint,
+        _: &mut (),
+    ) -> impl Future<Output = Result<Observation, ProbeError>> + Send {
+        (self.observe)(endpoint)
+    }
+}
+
+impl<F> fmt::Debug for ProbeFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProbeFn")
+    }
+}

@@ -1,0 +1,313 @@
+//! What an answer does to the set: adds at once, removes with care, and by doubt never.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    NewService, Presence, Registry, Slot,
+    cadence::Difference,
+    roles::Claim,
+    status::{Answer, Last},
+};
+use crate::{
+    draw::mix,
+    eject::Connectivity,
+    endpoint::{Address, Endpoint, rank},
+    resolve::{Resolution, ResolveError},
+    set::Position,
+};
+
+/// So many whole answers in a row must lack an endpoint to remove it ...
+const REMOVAL_ANSWERS: u8 = 1;
+/// ... and so many if more than half of the set would go at once: more likely a lagging DNS replica
+/// than a rollout.
+const LARGE_REMOVAL_ANSWERS: u8 = 2;
+/// While answers are truncated, an endpoint that refuses connections and was not listed for this
+/// long is dropped, if no `max_stale` says otherwise.
+const INCOMPLETE_MAX_STALE: Duration = Duration::from_secs(600);
+
+/// A sum over the addresses and names of an answer: the same for every order.
+///
+/// Answers come shuffled, and comparing sums is ten times cheaper than sorting. Two different answers
+/// of equal length agree by chance once in 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    sum: u64,
+    count: usize,
+}
+
+impl Fingerprint {
+    fn of(addresses: &[Address], seed: u64) -> Self {
+        let sum = addresses.iter().fold(0_u64, |sum, address| {
+            let rank = rank(address.socket(), seed);
+            sum.wrapping_add(match address.name() {
+                None => rank,
+                Some(name) => name
+                    .bytes()
+                    .fold(rank, |hash, byte| mix(hash ^ u64::from(byte))),
+            })
+        });
+        Self {
+            sum,
+            count: addresses.len(),
+        }
+    }
+}
+
+impl<N: NewService> Registry<N> {
+    pub(super) fn on_records(&mut self, now: Instant, resolution: &Resolution) {
+        let (addresses, whole) = (resolution.addresses(), !resolution.is_partial());
+        let fingerprint = Fingerprint::of(addresses, self.config.order_seed);
+        let difference = if whole && self.settled == Some(fingerprint) {
+            Difference::None
+        } else {
+            self.unsettle();
+            let difference = self.merge(now, addresses, whole);
+            let pending = self
+                .slots
+                .iter()
+                .any(|slot| slot.misses > 0 && slot.is_live());
+            self.settled = (whole && !pending).then_some(fingerprint);
+            difference
+        };
+        self.note(now, Ok(Answer::of(resolution)));
+        self.status.incomplete = !whole;
+        self.resolved |= whole || !addresses.is_empty();
+        if whole {
+            self.emptiness.reset();
+            self.status.last_good = Some(now);
+            self.status.stale_since = None;
+        }
+        self.cadence
+            .on_records(now, &self.config, resolution.ttl(), difference);
+    }
+
+    pub(super) fn on_empty(&mut self, now: Instant, error: ResolveError) {
+        let negative_ttl = error.negative_ttl();
+        let mut live = self.slots.iter().filter(|slot| slot.is_live()).peekable();
+        let held = live.peek().is_some() && {
+            let all_ejected = live.all(|slot| slot.connectivity.is_ejected());
+            !self
+                .emptiness
+                .confirm(now, negative_ttl, self.config.empty, all_ejected)
+        };
+        self.note(now, Err(error));
+        self.resolved = true;
+        if held {
+            self.status.stale_since.get_or_insert(now);
+        } else {
+            self.unsettle();
+            self.emptiness.reset();
+            self.status.stale_since = None;
+            self.status.incomplete = false;
+            self.remove(now, |_| true);
+            self.reposition();
+        }
+        self.cadence.on_empty(now, &self.config, negative_ttl, held);
+    }
+
+    pub(super) fn on_failure(&mut self, now: Instant, error: ResolveError) {
+        self.note(now, Err(error));
+        self.status.stale_since.get_or_insert(now);
+        self.cadence.on_failure(now, &self.config);
+    }
+
+    /// Drops endpoints that no answer confirmed for too long.
+    pub(super) fn drop_stale(&mut self, now: Instant) {
+        if self.stale_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.unsettle();
+        let (limit, incomplete) = (self.config.max_stale, self.status.incomplete);
+        self.remove(now, |slot| {
+            slot.stale_at(limit, incomplete)
+                .is_some_and(|deadline| deadline <= now)
+        });
+    }
+
+    pub(super) fn stale_deadline(&self) -> Option<Instant> {
+        let (limit, incomplete) = (self.config.max_stale, self.status.incomplete);
+        if self.settled.is_some() {
+            return Some(self.status.last_good? + limit?);
+        }
+        if limit.is_none() && !incomplete {
+            return None;
+        }
+        let live = self.slots.iter().filter(|slot| slot.is_live());
+        live.filter_map(|slot| slot.stale_at(limit, incomplete))
+            .min()
+    }
+
+    /// Takes a list of addresses into the slots. Only a whole list removes.
+    fn merge(&mut self, now: Instant, addresses: &[Address], whole: bool) -> Difference {
+        let seed = self.config.order_seed;
+        let mut listed: Vec<(u64, &Address)> = addresses
+            .iter()
+            .map(|address| (rank(address.socket(), seed), address))
+            .collect();
+        // Equal ranks are duplicates, as good as always: the first name in order stays.
+        listed.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
+        listed.dedup_by_key(|(_, address)| address.socket());
+
+        let live_before = self.slots.iter().filter(|slot| slot.is_live()).count();
+        if whole {
+            // Each listed one is set back to 0 below.
+            self.slots
+                .iter_mut()
+                .for_each(|slot| slot.misses = slot.misses.saturating_add(1));
+        }
+        let (mut fresh, mut added, mut place) = (Vec::new(), 0, 0);
+        for (rank, address) in listed {
+            let key = (rank, address.socket());
+            place += self.slots[place..]
+                .iter()
+                .take_while(|slot| slot.key() < key)
+                .count();
+            match self.slots.get_mut(place).filter(|slot| slot.key() == key) {
+                None => {
+                    added += 1;
+                    fresh.push(self.new_slot(now, address));
+                }
+                Some(slot) if slot.is_renamed_by(address) => {
+                    // The address went to another pod: what is known of the old one says nothing.
+                    if slot.is_live() {
+                        let old = Arc::clone(&slot.endpoint);
+                        self.left(old);
+                    }
+                    added += 1;
+                    self.slots[place] = self.new_slot(now, address);
+                }
+                Some(slot) => {
+                    slot.seen = now;
+                    slot.misses = 0;
+                    if let Some(name) = address.name() {
+                        slot.endpoint.label(name);
+                    }
+                    if !slot.is_live() {
+                        slot.presence = Presence::Live;
+                        let back = Arc::clone(&slot.endpoint);
+                        added += 1;
+                        self.came(back);
+                    }
+                }
+            }
+        }
+        if !fresh.is_empty() {
+            self.slots.extend(fresh);
+            // Two sorted runs: a merge.
+            self.slots.sort_by_key(Slot::key);
+        }
+
+        let missing = self
+            .slots
+            .iter()
+            .filter(|slot| slot.is_live() && slot.misses > 0)
+            .count();
+        if whole && missing > 0 {
+            let large = missing * 2 > live_before;
+            let needed = if large {
+                LARGE_REMOVAL_ANSWERS
+            } else {
+                REMOVAL_ANSWERS
+            };
+            self.remove(now, |slot| slot.misses >= needed);
+        }
+        self.reposition();
+        match added + if whole { missing } else { 0 } {
+            0 => Difference::None,
+            changed if changed * 5 >= live_before => Difference::Large,
+            _ => Difference::Small,
+        }
+    }
+
+    fn new_slot(&mut self, now: Instant, address: &Address) -> Slot<N::Service> {
+        let endpoint = Arc::new(Endpoint::new(address.clone(), now, self.config.order_seed));
+        self.came(Arc::clone(&endpoint));
+        Slot {
+            service: self.new_service.new_service(&endpoint),
+            endpoint,
+            presence: Presence::Live,
+            position: Position::Unknown,
+            connectivity: Connectivity::default(),
+            claim: Claim::default(),
+            seen: now,
+            misses: 0,
+        }
+    }
+
+    /// Takes the live endpoints that `gone` names out of the set; they linger.
+    fn remove(&mut self, now: Instant, gone: impl Fn(&Slot<N::Service>) -> bool) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.is_live() && gone(slot))
+        {
+            slot.presence = Presence::Absent { since: now };
+            slot.misses = 0;
+            self.removed.push(Arc::clone(&slot.endpoint));
+            self.status.removed += 1;
+            self.dirty = true;
+        }
+    }
+
+    fn came(&mut self, endpoint: Arc<Endpoint>) {
+        self.added.push(endpoint);
+        self.status.added += 1;
+        self.dirty = true;
+    }
+
+    fn left(&mut self, endpoint: Arc<Endpoint>) {
+        self.removed.push(endpoint);
+        self.status.removed += 1;
+        self.dirty = true;
+    }
+
+    /// While settled, one time stands for all slots; this writes it into each.
+    fn unsettle(&mut self) {
+        let Some((_, seen)) = self.settled.take().zip(self.status.last_good) else {
+            return;
+        };
+        self.slots
+            .iter_mut()
+            .filter(|slot| slot.is_live())
+            .for_each(|slot| slot.seen = seen);
+    }
+
+    fn note(&mut self, now: Instant, result: Result<Answer, ResolveError>) {
+        let before = self.status.ttl();
+        self.status.last = Some(Last { at: now, result });
+        match (before, self.status.ttl()) {
+            (Some(before), Some(ttl)) if ttl < before => self.status.ttl_counts_down = true,
+            (Some(before), Some(ttl)) if ttl == before => self.status.ttl_counts_down = false,
+            _ => {}
+        }
+    }
+}
+
+impl<S> Slot<S> {
+    fn key(&self) -> (u64, std::net::SocketAddr) {
+        (self.endpoint.rank(), self.endpoint.addr())
+    }
+
+    fn is_live(&self) -> bool {
+        self.presence == Presence::Live
+    }
+
+    fn is_renamed_by(&self, address: &Address) -> bool {
+        match (self.endpoint.name(), address.name()) {
+            (Some(old), Some(new)) => old != new,
+            _ => false,
+        }
+    }
+
+    /// When the endpoint is too old to be believed, if no further answer lists it.
+    fn stale_at(&self, limit: Option<Duration>, incomplete: bool) -> Option<Instant> {
+        if incomplete {
+            // A truncated answer leaves out what is alive: only a pod that refuses connections goes.
+            let limit = limit.unwrap_or(INCOMPLETE_MAX_STALE);
+            return self.connectivity.is_ejected().then(|| self.seen + limit);
+        }
+        Some(self.seen + limit?)
+    }
+}

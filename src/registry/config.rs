@@ -1,0 +1,78 @@
+//! The settings of a registry, each default with its reason.
+
+use std::time::Duration;
+
+/// When to ask, what to believe, how long to keep. [`Builder`](crate::Builder) has a setter for each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Longest wait between two questions. Default 5 s, as Envoy and Finagle poll: cluster DNS says
+    /// TTL 30 but answers fresh, so waiting out a TTL is staleness for nothing.
+    pub refresh_interval: Duration,
+    /// Shortest wait between two questions. Default 1 s: CoreDNS permits `ttl 0`, which without a floor
+    /// is a busy loop.
+    pub min_interval: Duration,
+    /// Wait for the TTL, up to this. Default `None`. For resolvers that bill by query; up to 30 s stale.
+    pub respect_ttl: Option<Duration>,
+    /// What an answer "no endpoints" does to a set that has some.
+    pub empty: EmptyMode,
+    /// Drop endpoints that no answer confirmed for this long. Default `None`: an old address that
+    /// works beats none, and one that does not costs a connect. 10 min where addresses are re-used.
+    pub max_stale: Option<Duration>,
+    /// How long a removed endpoint keeps its counters and its connections. Default 30 s, the default
+    /// grace period of a terminating pod: what is in flight ends in peace, and a pod that flaps
+    /// returns to the same connections.
+    pub linger: Duration,
+    /// How long a role claim holds without being observed again. Set from the probe's interval.
+    pub claim_lease: Option<Duration>,
+    /// Seed of the order of endpoints; by default one for each process.
+    pub order_seed: u64,
+    /// Seed of the jitter; by default drawn anew for each registry.
+    pub jitter_seed: u64,
+}
+
+/// What an answer "no endpoints" (NXDOMAIN, NODATA) does to a set that has some.
+///
+/// It is the regular answer when a service is scaled to zero, and also that of a typo, of a lagging
+/// DNS replica and of known bugs (coredns #6518, #6658).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmptyMode {
+    /// Believe the first one.
+    Immediate,
+    /// Believe it after `answers` independent ones in a row, `over` apart from first to last. Two
+    /// sightings of one cached answer count once. The default: 3 over 10 s.
+    Confirm {
+        /// How many, at least 1.
+        answers: u32,
+        /// The least time from the first to the last.
+        over: Duration,
+    },
+    /// Never believe it; `max_stale` alone drops endpoints.
+    KeepLast,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            refresh_interval: Duration::from_secs(5),
+            min_interval: Duration::from_secs(1),
+            respect_ttl: None,
+            empty: EmptyMode::default(),
+            max_stale: None,
+            linger: Duration::from_secs(30),
+            claim_lease: None,
+            order_seed: crate::draw::process_seed(),
+            jitter_seed: crate::draw::Draw::from_thread().bits(),
+        }
+    }
+}
+
+impl Default for EmptyMode {
+    fn default() -> Self {
+        Self::Confirm {
+            answers: 3,
+            over: Duration::from_secs(10),
+        }
+    }
+}

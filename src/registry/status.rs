@@ -1,0 +1,247 @@
+//! What is known about a name, for people and for decisions outside the request path.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::resolve::{Resolution, ResolveError};
+
+/// How discovery is doing: the last outcome, the last good answer, what is pending.
+///
+/// A copy of one moment; [`Balancer::status`](crate::Balancer::status) gives a newer one.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub(super) service: Arc<str>,
+    pub(super) last: Option<Last>,
+    pub(super) last_good: Option<Instant>,
+    pub(super) stale_since: Option<Instant>,
+    pub(super) ttl_counts_down: bool,
+    pub(super) failures: u32,
+    pub(super) pending_empty: u32,
+    pub(super) incomplete: bool,
+    pub(super) endpoints: usize,
+    pub(super) added: u64,
+    pub(super) removed: u64,
+    pub(super) questions: u64,
+    pub(super) latency: Latency,
+}
+
+/// The outcome of the last question.
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    pub(super) at: Instant,
+    pub(super) result: Result<Answer, ResolveError>,
+}
+
+/// What an answer with records said, without the records.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    record: Option<&'static str>,
+    ttl: Option<Duration>,
+    partial: bool,
+}
+
+impl Answer {
+    pub(super) fn of(resolution: &Resolution) -> Self {
+        Self {
+            record: resolution.record(),
+            ttl: resolution.ttl(),
+            partial: resolution.is_partial(),
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn new(service: Arc<str>) -> Self {
+        Self {
+            service,
+            last: None,
+            last_good: None,
+            stale_since: None,
+            ttl_counts_down: false,
+            failures: 0,
+            pending_empty: 0,
+            incomplete: false,
+            endpoints: 0,
+            added: 0,
+            removed: 0,
+            questions: 0,
+            latency: Latency::default(),
+        }
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// A short fixed label of the last outcome: `unasked`, `records`, `partial`, `nxdomain`,
+    /// `timeout` and so on.
+    pub fn outcome(&self) -> &'static str {
+        match self.last.as_ref().map(|last| &last.result) {
+            None => "unasked",
+            Some(Ok(answer)) if answer.partial => "partial",
+            Some(Ok(_)) => "records",
+            Some(Err(error)) => error.kind().label(),
+        }
+    }
+
+    /// The last outcome as an error, if it was one.
+    pub fn error(&self) -> Option<&ResolveError> {
+        self.last.as_ref()?.result.as_ref().err()
+    }
+
+    /// When the last outcome came.
+    pub fn answered_at(&self) -> Option<Instant> {
+        Some(self.last.as_ref()?.at)
+    }
+
+    /// The kind of record of the last outcome, if it had records.
+    pub fn record(&self) -> Option<&'static str> {
+        self.last.as_ref()?.result.as_ref().ok()?.record
+    }
+
+    /// The time-to-live that the last outcome carried, negative answers included.
+    pub fn ttl(&self) -> Option<Duration> {
+        match &self.last.as_ref()?.result {
+            Ok(answer) => answer.ttl,
+            Err(error) => error.negative_ttl(),
+        }
+    }
+
+    /// Whether the time-to-live goes down from answer to answer, which tells of a cache on the way:
+    /// changes are seen later.
+    pub fn ttl_counts_down(&self) -> bool {
+        self.ttl_counts_down
+    }
+
+    /// When the last whole answer with records came: the age of what is known.
+    pub fn last_good(&self) -> Option<Instant> {
+        self.last_good
+    }
+
+    /// Since when questions fail, or an empty answer waits to be confirmed; `None` if all is well.
+    pub fn stale_since(&self) -> Option<Instant> {
+        self.stale_since
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Independent empty answers that were counted and are not believed yet.
+    pub fn pending_empty(&self) -> u32 {
+        self.pending_empty
+    }
+
+    /// Whether the last answer was truncated: there may be more endpoints than are known.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// How many endpoints are in the set.
+    pub fn endpoints(&self) -> usize {
+        self.endpoints
+    }
+
+    /// Endpoints added so far.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// Endpoints removed so far.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Questions asked so far.
+    pub fn questions(&self) -> u64 {
+        self.questions
+    }
+
+    /// How long answers took: upper bounds, each with the number of answers up to it and above the
+    /// one before. The last bound is open.
+    pub fn latencies(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        self.latency
+            .0
+            .iter()
+            .enumerate()
+            .map(|(i, &count)| (Latency::bound(i), count))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} endpoints", self.service, self.endpoints)?;
+        match &self.last {
+            None => f.write_str(", not resolved yet"),
+            Some(Last {
+                at,
+                result: Ok(answer),
+            }) => {
+                write!(
+                    f,
+                    "; {} ",
+                    if answer.partial {
+                        "partial answer"
+                    } else {
+                        "answer"
+                    }
+                )?;
+                if let Some(record) = answer.record {
+                    write!(f, "{record} ")?;
+                }
+                if let Some(ttl) = answer.ttl {
+                    write!(f, "with TTL {} s ", ttl.as_secs())?;
+                }
+                write!(f, "{} ago", Ago(*at))
+            }
+            Some(Last {
+                at,
+                result: Err(error),
+            }) => {
+                write!(f, "; {error} {} ago", Ago(*at))?;
+                match self.last_good {
+                    Some(good) => write!(f, ", last good answer {} ago", Ago(good)),
+                    None => f.write_str(", no good answer yet"),
+                }
+            }
+        }
+    }
+}
+
+/// Time since an instant, in the unit that people would use.
+pub(crate) struct Ago(pub(crate) Instant);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.elapsed().as_secs_f64();
+        let text = match seconds {
+            s if s < 10.0 => format!("{s:.1} s"),
+            s if s < 120.0 => format!("{s:.0} s"),
+            s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+            s => format!("{:.0} h", s / 3600.0),
+        };
+        f.pad(&text)
+    }
+}
+
+/// Counts of answers by latency: 1, 2, 4 ... 8,192 ms, and above.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Latency([u64; 15]);
+
+impl Latency {
+    pub(super) fn record(&mut self, latency: Duration) {
+        let bucket = (0..self.0.len()).find(|&i| latency <= Self::bound(i));
+        self.0[bucket.unwrap_or(self.0.len() - 1)] += 1;
+    }
+
+    fn bound(i: usize) -> Duration {
+        if i + 1 == Self::default().0.len() {
+            Duration::MAX
+        } else {
+            Duration::from_millis(1 << i)
+        }
+    }
+}

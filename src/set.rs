@@ -1,0 +1,476 @@
+//! One published view of a service: the endpoints in order, and what a policy sees of them.
+//!
+//! ```text
+//! EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
+//!                 +-------------- available --------+
+//! ```
+//!
+//! Role and ejection are positions in this order, not flags on the endpoint: a reader cannot see
+//! one early, and every group is a slice.
+
+use std::{fmt, iter, ops::Range, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{
+    draw::process_seed,
+    endpoint::{Address, Endpoint},
+};
+
+/// The group of an endpoint in its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Position {
+    /// The accepted primary.
+    Primary,
+    /// A replica.
+    Replica,
+    /// Alive, of unknown role: every endpoint of a service without a probe.
+    Unknown,
+    /// Set aside: it refuses connections. Picked only if nothing else is left.
+    Ejected,
+    /// Never picked by anything: a primary of an older term, whose data diverge.
+    Rejected,
+}
+
+impl Position {
+    pub(crate) const COUNT: usize = 5;
+
+    /// All of them, in the order of a set.
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::Primary,
+        Self::Replica,
+        Self::Unknown,
+        Self::Ejected,
+        Self::Rejected,
+    ];
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "available",
+            Self::Ejected => "ejected",
+            Self::Rejected => "rejected",
+        })
+    }
+}
+
+/// The endpoints of a service at one moment.
+///
+/// Immutable; a change publishes another set. It holds counters, not connections: keeping a set
+/// keeps no removed pod's connections open.
+#[derive(Debug)]
+pub struct EndpointSet {
+    endpoints: Box<[Arc<Endpoint>]>,
+    /// Where each position ends, in the order of [`Position`].
+    ends: [usize; Position::COUNT],
+    generation: u64,
+}
+
+impl EndpointSet {
+    /// A set from endpoints in order of position, with how many there are of each.
+    pub(crate) fn from_groups(
+        endpoints: Vec<Arc<Endpoint>>,
+        sizes: [usize; Position::COUNT],
+        generation: u64,
+    ) -> Self {
+        let mut end = 0;
+        let ends = sizes.map(|size| {
+            end += size;
+            end
+        });
+        debug_assert_eq!(end, endpoints.len());
+        Self {
+            endpoints: endpoints.into(),
+            ends,
+            generation,
+        }
+    }
+
+    /// A set outside any balancer, to test a policy with: all endpoints available, roles unknown.
+    ///
+    /// ```
+    /// use headless_lb::{EndpointSet, Policy, RoundRobin};
+    /// use std::net::SocketAddr;
+    ///
+    /// let set = EndpointSet::of((1..=3).map(|i| SocketAddr::from(([10, 0, 0, i], 80))));
+    /// let choice = RoundRobin::new().pick(set.available());
+    /// assert!(choice.is_some());
+    /// ```
+    pub fn of(addresses: impl IntoIterator<Item = impl Into<Address>>) -> Self {
+        let (now, seed) = (Instant::now(), process_seed());
+        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now, seed));
+        let endpoints: Vec<_> = addresses
+            .into_iter()
+            .map(|address| endpoint(address.into()))
+            .collect();
+        let mut sizes = [0; Position::COUNT];
+        sizes[Position::Unknown as usize] = endpoints.len();
+        Self::from_groups(endpoints, sizes, 0)
+    }
+
+    /// How many endpoints there are, ejected and rejected ones included.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// Grows with every published set of a balancer.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All endpoints, in order: primary, replicas, unknown, ejected, rejected.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> + Clone {
+        self.endpoints.iter()
+    }
+
+    /// All endpoints with their positions.
+    pub fn positions(&self) -> impl Iterator<Item = (Position, &Arc<Endpoint>)> + Clone {
+        use Position::{Ejected, Primary, Rejected, Replica, Unknown};
+        [Primary, Replica, Unknown, Ejected, Rejected]
+            .into_iter()
+            .flat_map(|position| {
+                self.endpoints[self.group(position)]
+                    .iter()
+                    .map(move |endpoint| (position, endpoint))
+            })
+    }
+
+    /// What a policy sees: primary, replicas and endpoints of unknown role. If none of these is
+    /// left, the ejected ones: a request that may fail beats one that must.
+    pub fn available(&self) -> Candidates<'_> {
+        let available = 0..self.ends[Position::Unknown as usize];
+        let range = if available.is_empty() {
+            self.group(Position::Ejected)
+        } else {
+            available
+        };
+        Candidates {
+            set: self,
+            start: range.start,
+            end: range.end,
+            excluded: &[],
+            key: None,
+        }
+    }
+
+    pub(crate) fn at(&self, index: usize) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(index)
+    }
+
+    /// Everything a pick may fall back to: available ones and ejected ones.
+    pub(crate) fn reachable(&self) -> Candidates<'_> {
+        let end = self.ends[Position::Ejected as usize];
+        Candidates {
+            set: self,
+            start: 0,
+            end,
+            excluded: &[],
+            key: None,
+        }
+    }
+
+    fn group(&self, position: Position) -> Range<usize> {
+        let index = position as usize;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[index]
+    }
+}
+
+impl<'a> IntoIterator for &'a EndpointSet {
+    type Item = &'a Arc<Endpoint>;
+    type IntoIter = std::slice::Iter<'a, Arc<Endpoint>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.endpoints.iter()
+    }
+}
+
+impl fmt::Display for EndpointSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, endpoint) in self.endpoints.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{endpoint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a policy picks from: a view of a set that narrows.
+///
+/// Copying it is free. Endpoints that this request already tried are not in it.
+#[derive(Clone, Copy)]
+pub struct Candidates<'a> {
+    set: &'a EndpointSet,
+    start: usize,
+    end: usize,
+    /// Indices of the set that are left out: ascending, distinct, all in `start..end`.
+    excluded: &'a [usize],
+    key: Option<u64>,
+}
+
+/// A policy's answer: one endpoint of the candidates it was given.
+///
+/// Only [`Candidates::choose`] makes one, and its lifetime ties it to that very set, so an answer
+/// cannot be out of range or out of date:
+///
+/// ```compile_fail
+/// # use headless_lb::{Candidates, Choice};
+/// fn pick<'a>(candidates: Candidates<'a>, yesterday: Choice<'static>) -> Option<Choice<'static>> {
+///     candidates.choose(0)
+/// }
+/// ```
+///
+/// ```
+/// # use headless_lb::{Candidates, Choice};
+/// fn pick<'a>(candidates: Candidates<'a>) -> Option<Choice<'a>> {
+///     candidates.choose(0)
+/// }
+/// ```
+#[derive(Clone, Copy)]
+pub struct Choice<'a> {
+    set: &'a EndpointSet,
+    index: usize,
+}
+
+impl<'a> Candidates<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.end - self.start - self.excluded.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The candidate number `i`, counted from 0; `None` from [`len`](Self::len) on.
+    pub fn get(&self, i: usize) -> Option<&'a Endpoint> {
+        Some(self.choose(i)?.endpoint())
+    }
+
+    /// Picks the candidate number `i`; `None` from [`len`](Self::len) on.
+    pub fn choose(&self, i: usize) -> Option<Choice<'a>> {
+        if i >= self.len() {
+            return None;
+        }
+        Some(Choice {
+            set: self.set,
+            index: self.index(i),
+        })
+    }
+
+    /// The candidates in their order: the same for every pick while the set stays.
+    pub fn iter(self) -> impl Iterator<Item = &'a Endpoint> {
+        (0..self.len()).map(move |i| &*self.set.endpoints[self.index(i)])
+    }
+
+    /// Only the accepted primary: one or none.
+    #[must_use]
+    pub fn primaries(self) -> Self {
+        self.narrow(self.set.group(Position::Primary))
+    }
+
+    /// Only the replicas.
+    #[must_use]
+    pub fn replicas(self) -> Self {
+        self.narrow(self.set.group(Position::Replica))
+    }
+
+    /// These, or if there is none, the others.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        if self.is_empty() { others } else { self }
+    }
+
+    /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for).
+    pub fn key(&self) -> Option<u64> {
+        self.key
+    }
+
+    pub(crate) fn with_key(mut self, key: Option<u64>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.
+    pub(crate) fn excluding(mut self, excluded: &'a [usize]) -> Self {
+        self.excluded = excluded;
+        self.narrow(self.start..self.end)
+    }
+
+    fn narrow(mut self, range: Range<usize>) -> Self {
+        self.start = self.start.max(range.start);
+        self.end = self.end.min(range.end).max(self.start);
+        let first = self.excluded.partition_point(|&index| index < self.start);
+        let last = self.excluded.partition_point(|&index| index < self.end);
+        self.excluded = &self.excluded[first..last];
+        self
+    }
+
+    /// The index in the set of candidate `i`. The k-th excluded index is `excluded[k] - k` candidates
+    /// in, so a binary search tells how many lie before it.
+    fn index(&self, i: usize) -> usize {
+        if self.excluded.is_empty() {
+            return self.start + i;
+        }
+        let (mut low, mut high) = (0, self.excluded.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.excluded[middle] - self.start - middle <= i {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.start + i + low
+    }
+}
+
+impl<'a> Choice<'a> {
+    /// The endpoint that was chosen.
+    pub fn endpoint(&self) -> &'a Endpoint {
+        &self.set.endpoints[self.index]
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+}
+
+impl fmt::Debug for Candidates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Choice").field(self.endpoint()).finish()
+    }
+}
+
+/// Endpoints that one request already tried, as ascending indices of one set.
+pub(crate) fn indices_of(set: &EndpointSet, tried: &[Arc<Endpoint>]) -> Vec<usize> {
+    let known = |endpoint: &Arc<Endpoint>| tried.iter().any(|one| Arc::ptr_eq(one, endpoint));
+    iter::zip(0.., set)
+        .filter(|(_, endpoint)| known(endpoint))
+        .map(|(i, _)| i)
+        .collect()
+}
+
+#[cfg(test)]
+impl EndpointSet {
+    /// A set from endpoints with their positions, in any order.
+    pub(crate) fn new(members: impl IntoIterator<Item = (Position, Arc<Endpoint>)>) -> Self {
+        let mut members: Vec<_> = members.into_iter().collect();
+        members.sort_by_key(|(position, _)| *position);
+        let size = |position| {
+            members
+                .iter()
+                .filter(|(other, _)| *other == position)
+                .count()
+        };
+        let sizes = Position::ALL.map(size);
+        Self::from_groups(
+            members.into_iter().map(|(_, endpoint)| endpoint).collect(),
+            sizes,
+            1,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
+        let endpoint = |i| {
+            Endpoint::new(
+                SocketAddr::from(([10, 0, 0, i], 80)).into(),
+                Instant::now(),
+                1,
+            )
+        };
+        (0..n).map(|i| Arc::new(endpoint(i))).collect()
+    }
+
+    fn set_of(positions: &[Position]) -> EndpointSet {
+        let members = endpoints(u8::try_from(positions.len()).unwrap());
+        EndpointSet::new(iter::zip(positions.iter().copied(), members))
+    }
+
+    fn hosts(candidates: Candidates<'_>) -> Vec<String> {
+        candidates
+            .iter()
+            .map(|endpoint| endpoint.addr().ip().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn groups_stand_in_the_order_of_their_positions() {
+        use Position::{Ejected, Primary, Rejected, Replica, Unknown};
+        let set = set_of(&[Ejected, Replica, Rejected, Primary, Replica, Unknown]);
+        assert_eq!(
+            hosts(set.available()),
+            ["10.0.0.3", "10.0.0.1", "10.0.0.4", "10.0.0.5"]
+        );
+        assert_eq!(hosts(set.available().primaries()), ["10.0.0.3"]);
+        assert_eq!(hosts(set.available().replicas()), ["10.0.0.1", "10.0.0.4"]);
+        assert_eq!(
+            set.positions().last().map(|(position, _)| position),
+            Some(Rejected)
+        );
+        assert_eq!(set.len(), 6);
+    }
+
+    #[test]
+    fn ejected_endpoints_are_candidates_only_when_nothing_else_is_left_and_rejected_never() {
+        use Position::{Ejected, Rejected};
+        let set = set_of(&[Ejected, Rejected, Ejected]);
+        assert_eq!(hosts(set.available()), ["10.0.0.0", "10.0.0.2"]);
+        assert!(set_of(&[Rejected]).available().is_empty());
+    }
+
+    #[test]
+    fn excluded_candidates_cannot_be_chosen_and_the_rest_keep_their_order() {
+        let set = set_of(&[Position::Unknown; 6]);
+        let rest = set.available().excluding(&[0, 2, 3, 5]);
+        assert_eq!(hosts(rest), ["10.0.0.1", "10.0.0.4"]);
+        assert_eq!(rest.len(), 2);
+        assert!(rest.choose(2).is_none());
+        assert!(
+            set.available()
+                .excluding(&[0, 1, 2, 3, 4, 5])
+                .choose(0)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn excluding_works_inside_a_group_too() {
+        use Position::{Primary, Replica};
+        let set = set_of(&[Primary, Replica, Replica, Replica]);
+        let replicas = set.available().excluding(&[0, 2]).replicas();
+        assert_eq!(hosts(replicas), ["10.0.0.1", "10.0.0.3"]);
+        assert!(set.available().excluding(&[0]).primaries().is_empty());
+    }
+
+    #[test]
+    fn a_choice_beyond_the_end_is_none() {
+        let set = set_of(&[Position::Unknown; 3]);
+        assert!(set.available().choose(3).is_none());
+        assert!(set_of(&[]).available().choose(0).is_none());
+        assert!(set.available().replicas().choose(0).is_none());
+    }
+}
