@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{ClusterDns, Node, Result, term};
+use support::{ClusterDns, Node, Result, Workload, term};
 
 const STEP: Duration = Duration::from_secs(4);
 const STEPS: usize = 30;
@@ -15,8 +15,8 @@ const STEPS: usize = 30;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let dns = ClusterDns::start().await?;
-    let service = dns.service("myservice.workshop");
     let mut node = Node::claim().await?;
+    let mut pods = Workload::deployment(&dns, "myservice.workshop", "proddetail");
 
     let (name, server) = ("myservice.workshop.svc.cluster.local", dns.addr());
     term::heading("A cluster of one service. Watch it from another terminal:");
@@ -27,18 +27,8 @@ async fn main() -> Result<()> {
         "cargo run --example watch -- _http._tcp.{name} --srv --server {server}"
     ));
 
-    let mut pods = Vec::new();
-    let mut started = 0;
     for replicas in [1, 3, 2, 0].into_iter().cycle().take(STEPS) {
-        while pods.len() < replicas {
-            started += 1;
-            pods.push(node.run(&format!("proddetail-{started}"), 8080).await?);
-        }
-        let leaving = pods.split_off(replicas);
-        service.ready(&pods);
-        for pod in leaving {
-            pod.stop().await;
-        }
+        pods.scale(&mut node, replicas).await?;
         term::say(format!("{replicas} ready"));
         tokio::select! {
             () = tokio::time::sleep(STEP) => {}

@@ -1,0 +1,194 @@
+//! A client in the words of tower: the balanced HTTP client, retries around it, a deadline around both, and counters of what became of it all.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::{Ready, ready},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use headless_lb::{Balancer, Error, PickError};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+};
+use tokio::time::timeout;
+use tower::{
+    Service, ServiceExt,
+    retry::{Policy, Retry},
+};
+
+use super::pod::SERVED_BY;
+
+/// Everything together: a request that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// More than a pod ever says.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Sends GETs and counts what became of them. Clones count together.
+#[derive(Clone)]
+pub(crate) struct Client<S> {
+    service: Retry<Resend, Balancer<S>>,
+    url: Arc<str>,
+    counts: Arc<Counts>,
+}
+
+impl<S, E> Client<S>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error = E> + Clone,
+    S: Send + Sync + 'static,
+    S::Future: Send,
+    E: StdError + Send + Sync + 'static,
+{
+    pub(crate) fn new(balancer: Balancer<S>, url: &str, counts: &Arc<Counts>) -> Self {
+        let policy = Resend {
+            tries: 2,
+            counts: Arc::clone(counts),
+        };
+        Self {
+            service: Retry::new(policy, balancer),
+            url: url.into(),
+            counts: Arc::clone(counts),
+        }
+    }
+
+    /// One GET: the name of the pod that served it, or nothing if it failed.
+    pub(crate) async fn get(&self) -> Option<String> {
+        self.counts.requests.fetch_add(1, Relaxed);
+        let had_pods = self.counts.has_pods();
+        let error: Box<dyn StdError + Send + Sync> = match timeout(DEADLINE, self.send()).await {
+            Ok(Ok(pod)) => return Some(pod),
+            Ok(Err(error)) => error,
+            Err(elapsed) => elapsed.into(),
+        };
+        let pick = error.downcast_ref::<Error<E>>();
+        let none_known = matches!(pick, Some(Error::Pick(PickError::NoEndpoints { .. })));
+        if none_known || !had_pods || !self.counts.has_pods() {
+            self.counts.no_pods.fetch_add(1, Relaxed);
+        } else {
+            self.counts.failed.fetch_add(1, Relaxed);
+            self.counts.first_failure.get_or_init(|| chain(&*error));
+        }
+        None
+    }
+
+    async fn send(&self) -> Result<String, Box<dyn StdError + Send + Sync>> {
+        let request = Request::get(&*self.url).body(Full::default())?;
+        let response = self.service.clone().oneshot(request).await?;
+        if !response.status().is_success() {
+            return Err(format!("answered {}", response.status()).into());
+        }
+        let pod = response
+            .headers()
+            .get(SERVED_BY)
+            .ok_or("answered by no pod")?;
+        let pod = pod.to_str()?.to_owned();
+        // A response that ends early is a failure too; reading it to the end gives the connection back.
+        Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await?;
+        Ok(pod)
+    }
+}
+
+/// Sends an idempotent request again if its connection broke.
+///
+/// The balancer by itself moves a request to another pod only while nothing of it was written. Once it was, the pod may have acted on it, and
+/// whether doing it twice is harmless is known to the caller alone. Here it is: a GET.
+#[derive(Clone)]
+struct Resend {
+    tries: u32,
+    counts: Arc<Counts>,
+}
+
+impl<B: Clone, R, E> Policy<Request<B>, R, Error<E>> for Resend {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<B>,
+        result: &mut Result<R, Error<E>>,
+    ) -> Option<Self::Future> {
+        let broke = matches!(result, Err(Error::Service(_)));
+        if !broke || !request.method().is_idempotent() {
+            return None;
+        }
+        self.tries = self.tries.checked_sub(1)?;
+        self.counts.retried.fetch_add(1, Relaxed);
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
+        Some(request.clone())
+    }
+}
+
+/// What became of the requests.
+#[derive(Default)]
+pub(crate) struct Counts {
+    requests: AtomicU64,
+    failed: AtomicU64,
+    no_pods: AtomicU64,
+    retried: AtomicU64,
+    first_failure: OnceLock<String>,
+    without_pods: AtomicBool,
+}
+
+impl Counts {
+    /// Tells whether there is any pod at all; a request that meets none has not failed by any fault of the client.
+    pub(crate) fn set_has_pods(&self, has_pods: bool) {
+        self.without_pods.store(!has_pods, Relaxed);
+    }
+
+    fn has_pods(&self) -> bool {
+        !self.without_pods.load(Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    pub(crate) fn no_pods(&self) -> u64 {
+        self.no_pods.load(Relaxed)
+    }
+
+    pub(crate) fn retried(&self) -> u64 {
+        self.retried.load(Relaxed)
+    }
+
+    pub(crate) fn first_failure(&self) -> Option<&str> {
+        self.first_failure.get().map(String::as_str)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (requests, failed) = (self.requests(), self.failed());
+        let (no_pods, retried) = (self.no_pods(), self.retried());
+        write!(
+            f,
+            "requests={requests} failed={failed} no_pods={no_pods} retried={retried}"
+        )
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! The headless-service workshop in half a minute: scale a service up, down and to nothing, kill a pod, and see what a client of it sees.
+//!
+//! Run it with `cargo run --example workshop`. It needs no cluster: cluster DNS, the pods and the client all live in this program, on loopback.
+//! A constant load of 100 GETs a second runs through all of it. Look at `failed`, at how soon the set follows DNS, and at the shares of the pods.
+//! The last line sums it up, and the exit code is 0 only if nothing failed and the client saw exactly what the cluster did.
+
+mod support;
+
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use headless_lb::{Balancer, Dns, EmptyMode, RoundRobin};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use support::{
+    ClusterDns, Node, Result, Workload,
+    client::{Client, Counts},
+    load::Load,
+    observer::{Observer, sequence},
+    term::{Live, aside, bars, heading, say},
+};
+use tokio::time::{Instant, sleep};
+
+/// One pod, as the balancer calls it.
+type Http = headless_lb::HttpClient<Full<Bytes>>;
+
+const SERVICE: &str = "myservice.workshop.svc.cluster.local";
+const NAMED_PORT: &str = "_http._tcp.catalog.workshop.svc.cluster.local";
+
+/// 100 a second.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// How often the client asks DNS. The default is 5 s; the workshop is in a hurry.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// How long a real cluster goes on listing a pod that crashed: until its readiness is known to be lost.
+const NOTICED: Duration = Duration::from_millis(1500);
+
+/// Long enough to see a stage under load.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match workshop().await {
+        Ok(outcome) => {
+            println!("\nworkshop: ok {outcome}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("\nworkshop: FAILED {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn workshop() -> Result<String> {
+    let dns = ClusterDns::start().await?;
+    let mut node = Node::claim().await?;
+    let counts = Arc::new(Counts::default());
+
+    let mut pods = Workload::deployment(&dns, "myservice.workshop", "proddetail");
+    heading(
+        "1. One pod. A headless name resolves to the pod itself: no virtual IP, nothing in between.",
+    );
+    pods.scale(&mut node, 1).await?;
+    let source = Dns::headless(SERVICE, 8080)?.name_servers([dns.addr()]);
+    let mut act = Act::begin(
+        source,
+        "http://myservice.workshop:8080/catalog/1",
+        pods,
+        &counts,
+    )
+    .await?;
+    act.look();
+    act.calls(1).await;
+
+    heading("2. Scale to 3: nobody tells the client; DNS does.");
+    act.scale(&mut node, 3).await?;
+    act.look();
+    act.calls(300).await;
+
+    heading("3. Kill a pod without warning: its connections break, and DNS does not know yet.");
+    act.crash().await?;
+    act.calls(300).await;
+    aside(
+        "A request that no pod has seen goes to another pod by itself. One that was already written may have been acted on; sending that again is\n\
+         the caller's choice. This client sends only GETs, so it chose to (tower::retry), and counts them as retried.",
+    );
+
+    heading("4. Scale to 1: the pod leaves DNS first, finishes what it has in hand, and ends.");
+    act.scale(&mut node, 1).await?;
+    act.calls(100).await;
+
+    heading("5. Scale to 0: DNS says NXDOMAIN, and the client wants to hear it more than once.");
+    aside(
+        "NXDOMAIN is also what a wrong name, a name server behind the times and some known bugs answer; and dropping the last pods by mistake is an\n\
+         outage. So an empty set needs 3 answers over 10 s by default. Here 3 s will do. From now on a request has no pod to go to: no_pods.",
+    );
+    act.scale(&mut node, 0).await?;
+    act.look();
+    sleep(PAUSE).await;
+
+    heading("6. Back to 1: the first answer with a pod in it is believed at once.");
+    act.scale(&mut node, 1).await?;
+    act.look();
+    act.calls(1).await;
+
+    heading(
+        "7. The same by SRV: a StatefulSet with a named port. DNS tells pod names, and each pod's own port.",
+    );
+    let mut pods = Workload::stateful_set(&dns, "catalog.workshop", "catalog");
+    pods.scale(&mut node, 1).await?;
+    let source = Dns::srv(NAMED_PORT)?.name_servers([dns.addr()]);
+    let mut srv = Act::begin(source, "http://catalog.workshop/catalog/1", pods, &counts).await?;
+    srv.scale(&mut node, 3).await?;
+    srv.look();
+    srv.calls(300).await;
+    srv.crash().await?;
+    srv.scale(&mut node, 1).await?;
+    srv.look();
+
+    let (endpoints, srv) = (act.end().await?, srv.end().await?);
+    if counts.failed() > 0 {
+        let first = counts.first_failure().unwrap_or("unknown");
+        return Err(format!(
+            "{counts} endpoints={endpoints} srv={srv}; the first failure: {first}"
+        )
+        .into());
+    }
+    let (requests, no_pods, retried) = (counts.requests(), counts.no_pods(), counts.retried());
+    Ok(format!(
+        "requests={requests} failed=0 endpoints={endpoints} no_pods={no_pods} retried={retried} srv={srv}"
+    ))
+}
+
+/// One service, a client of it under constant load, and what either of them did and saw.
+struct Act<'a> {
+    pods: Workload<'a>,
+    balancer: Balancer<Http>,
+    client: Client<Http>,
+    counts: Arc<Counts>,
+    observer: Observer,
+    load: Load,
+    did: Vec<usize>,
+}
+
+impl<'a> Act<'a> {
+    async fn begin(
+        source: Dns,
+        url: &str,
+        pods: Workload<'a>,
+        counts: &Arc<Counts>,
+    ) -> Result<Self> {
+        let balancer = Balancer::builder(source)
+            .policy(RoundRobin::new())
+            .refresh_interval(REFRESH)
+            .empty(EmptyMode::Confirm {
+                answers: 3,
+                over: Duration::from_secs(3),
+            })
+            .spawn_http();
+        balancer.resolved().await?;
+        let client = Client::new(balancer.clone(), url, counts);
+        let load = Load::start(PERIOD, {
+            let client = client.clone();
+            move || {
+                let client = client.clone();
+                async move { drop(client.get().await) }
+            }
+        });
+        Ok(Self {
+            did: vec![pods.len()],
+            observer: Observer::of(&balancer),
+            counts: Arc::clone(counts),
+            pods,
+            balancer,
+            client,
+            load,
+        })
+    }
+
+    /// Prints what the client knows about the service.
+    fn look(&self) {
+        say(&self.balancer);
+    }
+
+    /// Changes the number of pods, and waits until the client has seen it.
+    async fn scale(&mut self, node: &mut Node, replicas: usize) -> Result<()> {
+        let asked = Instant::now();
+        if replicas == 0 {
+            self.counts.set_has_pods(false);
+        }
+        self.pods.scale(node, replicas).await?;
+        if replicas > 0 {
+            self.counts.set_has_pods(true);
+        }
+        self.seen(asked).await
+    }
+
+    async fn crash(&mut self) -> Result<()> {
+        let victim = self.pods.crash().await?;
+        let killed = Instant::now();
+        say(format!(
+            "{victim} is gone; DNS lists it for another {} s.",
+            NOTICED.as_secs_f32()
+        ));
+        self.pause(NOTICED).await;
+        say(format!("Meanwhile: {}", self.counts));
+        self.pods.publish();
+        self.seen(killed).await
+    }
+
+    /// Notes what the cluster did, and waits until the client's set is as large.
+    async fn seen(&mut self, since: Instant) -> Result<()> {
+        self.did.push(self.pods.len());
+        self.observer
+            .until(self.pods.len(), since, &self.counts)
+            .await?;
+        self.pause(PAUSE).await;
+        Ok(())
+    }
+
+    /// Lets the load run, with its counters on show.
+    async fn pause(&self, how_long: Duration) {
+        let (live, end) = (Live::default(), Instant::now() + how_long);
+        while Instant::now() < end {
+            live.show(format_args!("{}", self.counts));
+            sleep(Duration::from_millis(100).min(how_long)).await;
+        }
+    }
+
+    /// Calls besides the load, eight at a time, and shows which pods answered.
+    async fn calls(&self, n: usize) {
+        let pods = stream::iter(0..n)
+            .map(|_| self.client.get())
+            .buffer_unordered(8);
+        let shares = pods.fold(BTreeMap::new(), async |mut shares, pod| {
+            *shares
+                .entry(pod.unwrap_or_else(|| "(failed)".to_owned()))
+                .or_default() += 1;
+            shares
+        });
+        bars(&shares.await);
+    }
+
+    /// Stops the load. The sizes that the client saw, if they are those that the cluster had.
+    async fn end(mut self) -> Result<String> {
+        self.load.stop().await;
+        let (did, saw) = (sequence(&self.did), sequence(self.observer.sizes()));
+        if did != saw {
+            return Err(format!("the cluster had {did} pods, the client saw {saw}").into());
+        }
+        Ok(saw)
+    }
+}
