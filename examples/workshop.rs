@@ -17,7 +17,7 @@ use support::{
     client::{Client, Counts},
     load::Load,
     observer::{Observer, sequence},
-    term::{Live, aside, bars, heading, say},
+    term::{Live, aside, bars, heading, say, table},
 };
 use tokio::time::{Instant, sleep};
 
@@ -119,6 +119,12 @@ async fn workshop() -> Result<String> {
     srv.scale(&mut node, 1).await?;
     srv.look();
 
+    heading("How soon the client saw what DNS said:");
+    table(
+        ["service", "change", "seen after"],
+        &[&*act.steps, &*srv.steps].concat(),
+    );
+
     let (endpoints, srv) = (act.end().await?, srv.end().await?);
     if counts.failed() > 0 {
         let first = counts.first_failure().unwrap_or("unknown");
@@ -142,6 +148,7 @@ struct Act<'a> {
     observer: Observer,
     load: Load,
     did: Vec<usize>,
+    steps: Vec<[String; 3]>,
 }
 
 impl<'a> Act<'a> {
@@ -170,6 +177,7 @@ impl<'a> Act<'a> {
         });
         Ok(Self {
             did: vec![pods.len()],
+            steps: Vec::new(),
             observer: Observer::of(&balancer),
             counts: Arc::clone(counts),
             pods,
@@ -197,25 +205,28 @@ impl<'a> Act<'a> {
         self.seen(asked).await
     }
 
+    /// Kills a pod. The cluster takes a while to notice, then DNS drops it.
     async fn crash(&mut self) -> Result<()> {
         let victim = self.pods.crash().await?;
-        let killed = Instant::now();
+        let seconds = NOTICED.as_secs_f32();
         say(format!(
-            "{victim} is gone; DNS lists it for another {} s.",
-            NOTICED.as_secs_f32()
+            "{victim} is gone; DNS lists it for another {seconds} s."
         ));
         self.pause(NOTICED).await;
         say(format!("Meanwhile: {}", self.counts));
+        let noticed = Instant::now();
         self.pods.publish();
-        self.seen(killed).await
+        self.seen(noticed).await
     }
 
     /// Notes what the cluster did, and waits until the client's set is as large.
     async fn seen(&mut self, since: Instant) -> Result<()> {
-        self.did.push(self.pods.len());
-        self.observer
-            .until(self.pods.len(), since, &self.counts)
-            .await?;
+        let (before, now) = (self.did.last().copied().unwrap_or(0), self.pods.len());
+        self.did.push(now);
+        let took = self.observer.until(now, since, &self.counts).await?;
+        let name = self.pods.name().to_owned();
+        let took = format!("{:.2} s", took.as_secs_f32());
+        self.steps.push([name, format!("{before} > {now}"), took]);
         self.pause(PAUSE).await;
         Ok(())
     }

@@ -48,13 +48,13 @@ impl Observer {
         Self { sizes, seen }
     }
 
-    /// Prints each change until the set has the size, with the time since `cause`.
+    /// Prints each change until the set has the size, and tells how long after `cause` that was.
     pub(crate) async fn until(
         &mut self,
         size: usize,
         cause: Instant,
         counts: &Counts,
-    ) -> Result<()> {
+    ) -> Result<Duration> {
         let deadline = Instant::now() + PATIENCE;
         let mut redraw = interval(Duration::from_millis(100));
         loop {
@@ -75,15 +75,15 @@ impl Observer {
                 );
             };
             self.note(seen.size);
-            let took = seen.at.duration_since(cause).as_secs_f32();
+            let took = seen.at.duration_since(cause);
             let added = list("+", seen.change.added());
             let removed = list("-", seen.change.removed());
+            let (size_now, seconds) = (seen.size, took.as_secs_f32());
             term::say(format!(
-                "{added}{removed}= {} endpoints, after {took:.2} s",
-                seen.size
+                "{added}{removed}= {size_now} endpoints, {seconds:.2} s after DNS changed"
             ));
-            if seen.size == size {
-                return Ok(());
+            if size_now == size {
+                return Ok(took);
             }
         }
     }

@@ -46,6 +46,10 @@ impl<'a> Workload<'a> {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.name
+    }
+
     /// How many pods there are.
     pub(crate) fn len(&self) -> usize {
         self.pods.len()
@@ -89,8 +93,18 @@ impl<'a> Workload<'a> {
         self.started += 1;
         let (number, port) = match self.kind {
             Kind::Deployment => (self.started, 8080),
-            Kind::StatefulSet => (self.pods.len() as u16, 8080 + self.started),
+            Kind::StatefulSet => (self.free_ordinal(), 8080 + self.started),
         };
         node.run(&format!("{}-{number}", self.name), port).await
+    }
+
+    /// A StatefulSet fills its gaps first.
+    fn free_ordinal(&self) -> u16 {
+        let taken = |n: &u16| {
+            let name = format!("{}-{n}", self.name);
+            self.pods.iter().any(|pod| pod.name() == name)
+        };
+        let mut ordinals = 0..=u16::MAX;
+        ordinals.find(|n| !taken(n)).unwrap_or_default()
     }
 }
