@@ -1,7 +1,9 @@
-//! A policy of one's own: a canary. The youngest pod gets one request of ten until it has proved itself; the others share the rest.
+//! A policy of one's own: a canary. The youngest pod gets one request of ten until it has proved
+//! itself; the others share the rest.
 //!
-//! Run it with `cargo run --example custom_policy`. Look at the last pod's share, before and after the canary is over. The same set, the same
-//! connections and the same DNS questions serve both handles: a policy belongs to the handle.
+//! Run it with `cargo run --example custom_policy`. Look at the last pod's share, before and after
+//! the canary is over. The same set, the same connections and the same DNS questions serve both
+//! handles: a policy belongs to the handle.
 
 mod support;
 
@@ -45,7 +47,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// A pick runs on every request, on any thread: state is an atomic, and a set of pods is scanned only if it is small.
+/// A pick runs on every request, on any thread: state is an atomic, and a set of pods is scanned
+/// only if it is small.
 fn canary() -> impl Policy {
     let turn = AtomicUsize::new(0);
     policy_fn(move |candidates| {

@@ -1,7 +1,8 @@
-//! A source of one's own: a file with one `ip:port` a line. The library asks again, compares, swaps and backs off; the source only answers.
+//! A source of one's own: a file with one `ip:port` a line. The library asks again, compares, swaps
+//! and backs off; the source only answers.
 //!
-//! Run it with `cargo run --example custom_resolver`. Look at what each edit of the file does to the set: a broken line changes nothing, because
-//! a set is never shrunk by doubt.
+//! Run it with `cargo run --example custom_resolver`. Look at what each edit of the file does to
+//! the set: a broken line changes nothing, because a set is never shrunk by doubt.
 
 use std::{
     borrow::Cow,

@@ -1,6 +1,8 @@
-//! GETs over the pods of a headless service: one handle, which is a tower service, and kept-alive connections to each pod.
+//! GETs over the pods of a headless service: one handle, which is a tower service, and kept-alive
+//! connections to each pod.
 //!
-//! Run it with `cargo run --example http_client`. Look at the shares: round robin is exact, so 90 requests over three pods are 30 each.
+//! Run it with `cargo run --example http_client`. Look at the shares: round robin is exact, so 90
+//! requests over three pods are 30 each.
 
 mod support;
 

@@ -1,7 +1,8 @@
 //! A small cluster to point other programs at: DNS for one headless service whose pods come and go.
 //!
-//! Run it with `cargo run --example playground`, then in a second terminal the `watch` command that it prints. It scales 1, 3, 2, 0, 1 .. every
-//! four seconds and ends after two minutes, or with Ctrl-C.
+//! Run it with `cargo run --example playground`, then in a second terminal the `watch` command that
+//! it prints. It scales 1, 3, 2, 0, 1 .. every four seconds and ends after two minutes, or with
+//! Ctrl-C.
 
 mod support;
 

@@ -1,8 +1,11 @@
-//! Watches a headless service and prints what becomes of it, one line each: pods that come and go, and answers that are not what they were.
+//! Watches a headless service and prints what becomes of it, one line each: pods that come and go,
+//! and answers that are not what they were.
 //!
-//! In a pod, or on any machine: `cargo run --example watch -- NAME:PORT`, through the name servers of `/etc/resolv.conf`. Without a cluster,
-//! `cargo run --example playground` starts one and prints the command. Look at how a pod's line follows the cluster, and at what a failing name
-//! server or NXDOMAIN does *not* do: the set stays as it is until that is sure. Ctrl-C ends it with a summary.
+//! In a pod, or on any machine: `cargo run --example watch -- NAME:PORT`, through the name servers
+//! of `/etc/resolv.conf`. Without a cluster, `cargo run --example playground` starts one and prints
+//! the command. Look at how a pod's line follows the cluster, and at what a failing name server or
+//! NXDOMAIN does *not* do: the set stays as it is until that is sure. Ctrl-C ends it with a
+//! summary.
 
 mod support;
 

@@ -1,8 +1,11 @@
-//! The headless-service workshop in half a minute: scale a service up, down and to nothing, kill a pod, and see what a client of it sees.
+//! The headless-service workshop in half a minute: scale a service up, down and to nothing, kill a
+//! pod, and see what a client of it sees.
 //!
-//! Run it with `cargo run --example workshop`. It needs no cluster: cluster DNS, the pods and the client all live in this program, on loopback.
-//! A constant load of 100 GETs a second runs through all of it. Look at `failed`, at how soon the set follows DNS, and at the shares of the pods.
-//! The last line sums it up, and the exit code is 0 only if nothing failed and the client saw exactly what the cluster did.
+//! Run it with `cargo run --example workshop`. It needs no cluster: cluster DNS, the pods and the
+//! client all live in this program, on loopback. A constant load of 100 GETs a second runs through
+//! all of it. Look at `failed`, at how soon the set follows DNS, and at the shares of the pods. The
+//! last line sums it up, and the exit code is 0 only if nothing failed and the client saw exactly
+//! what the cluster did.
 
 mod support;
 
@@ -25,7 +28,12 @@ use tokio::time::{Instant, sleep};
 type Http = headless_lb::HttpClient<Full<Bytes>>;
 
 const SERVICE: &str = "myservice.workshop.svc.cluster.local";
-const NAMED_PORT: &str = "_http._tcp.catalog.workshop.svc.cluster.local";
+const SRV: &str = "_http._tcp.catalog.workshop.svc.cluster.local";
+
+/// The host goes into the `host` header; which pod is dialled, and on which port, is the balancer's
+/// business.
+const URL: &str = "http://myservice.workshop:8080/catalog/1";
+const SRV_URL: &str = "http://catalog.workshop/catalog/1";
 
 /// 100 a second.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -33,7 +41,8 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// How often the client asks DNS. The default is 5 s; the workshop is in a hurry.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How long a real cluster goes on listing a pod that crashed: until its readiness is known to be lost.
+/// How long a real cluster goes on listing a pod that crashed: until its readiness is known to be
+/// lost.
 const NOTICED: Duration = Duration::from_millis(1500);
 
 /// Long enough to see a stage under load.
@@ -58,19 +67,11 @@ async fn workshop() -> Result<String> {
     let mut node = Node::claim().await?;
     let counts = Arc::new(Counts::default());
 
+    heading("1. One pod. The name resolves to the pod itself: no virtual IP, no proxy.");
     let mut pods = Workload::deployment(&dns, "myservice.workshop", "proddetail");
-    heading(
-        "1. One pod. A headless name resolves to the pod itself: no virtual IP, nothing in between.",
-    );
     pods.scale(&mut node, 1).await?;
     let source = Dns::headless(SERVICE, 8080)?.name_servers([dns.addr()]);
-    let mut act = Act::begin(
-        source,
-        "http://myservice.workshop:8080/catalog/1",
-        pods,
-        &counts,
-    )
-    .await?;
+    let mut act = Act::begin(source, URL, pods, &counts).await?;
     act.look();
     act.calls(1).await;
 
@@ -83,35 +84,34 @@ async fn workshop() -> Result<String> {
     act.crash().await?;
     act.calls(300).await;
     aside(
-        "A request that no pod has seen goes to another pod by itself. One that was already written may have been acted on; sending that again is\n\
-         the caller's choice. This client sends only GETs, so it chose to (tower::retry), and counts them as retried.",
+        "A request that no pod has seen goes to another pod by itself. One that was written\n\
+         before its connection broke may have been acted on: sending it again is the caller's\n\
+         choice. This client sends only GETs and chose to (tower::retry); it counts them: retried.",
     );
 
-    heading("4. Scale to 1: the pod leaves DNS first, finishes what it has in hand, and ends.");
+    heading("4. Scale to 1: a pod leaves DNS first, finishes what it has in hand, and ends.");
     act.scale(&mut node, 1).await?;
     act.calls(100).await;
 
     heading("5. Scale to 0: DNS says NXDOMAIN, and the client wants to hear it more than once.");
     aside(
-        "NXDOMAIN is also what a wrong name, a name server behind the times and some known bugs answer; and dropping the last pods by mistake is an\n\
-         outage. So an empty set needs 3 answers over 10 s by default. Here 3 s will do. From now on a request has no pod to go to: no_pods.",
+        "NXDOMAIN is also what a wrong name, a name server behind the times and known bugs\n\
+         answer, and dropping the last pods by mistake is an outage: so by default an empty set\n\
+         takes 3 answers over 10 s. Here 3 s will do. Requests now find no pod at all: no_pods.",
     );
     act.scale(&mut node, 0).await?;
     act.look();
-    sleep(PAUSE).await;
 
-    heading("6. Back to 1: the first answer with a pod in it is believed at once.");
+    heading("6. Back to 1: the first answer that lists a pod is believed at once.");
     act.scale(&mut node, 1).await?;
     act.look();
     act.calls(1).await;
 
-    heading(
-        "7. The same by SRV: a StatefulSet with a named port. DNS tells pod names, and each pod's own port.",
-    );
+    heading("7. The same by SRV: DNS tells the names of a StatefulSet's pods, and their ports.");
     let mut pods = Workload::stateful_set(&dns, "catalog.workshop", "catalog");
     pods.scale(&mut node, 1).await?;
-    let source = Dns::srv(NAMED_PORT)?.name_servers([dns.addr()]);
-    let mut srv = Act::begin(source, "http://catalog.workshop/catalog/1", pods, &counts).await?;
+    let source = Dns::srv(SRV)?.name_servers([dns.addr()]);
+    let mut srv = Act::begin(source, SRV_URL, pods, &counts).await?;
     srv.scale(&mut node, 3).await?;
     srv.look();
     srv.calls(300).await;

@@ -1,4 +1,5 @@
-//! A client in the words of tower: the balanced HTTP client, retries around it, a deadline around both, and counters of what became of it all.
+//! A client in the words of tower: the balanced HTTP client, retries around it, a deadline around
+//! both, and counters of what became of it all.
 
 use std::{
     error::Error as StdError,
@@ -89,7 +90,8 @@ where
             .get(SERVED_BY)
             .ok_or("answered by no pod")?;
         let pod = pod.to_str()?.to_owned();
-        // A response that ends early is a failure too; reading it to the end gives the connection back.
+        // A response that ends early is a failure too; reading it to the end gives the connection
+        // back.
         Limited::new(response.into_body(), MAX_BODY)
             .collect()
             .await?;
@@ -99,8 +101,9 @@ where
 
 /// Sends an idempotent request again if its connection broke.
 ///
-/// The balancer by itself moves a request to another pod only while nothing of it was written. Once it was, the pod may have acted on it, and
-/// whether doing it twice is harmless is known to the caller alone. Here it is: a GET.
+/// The balancer by itself moves a request to another pod only while nothing of it was written. Once
+/// it was, the pod may have acted on it, and whether doing it twice is harmless is known to the
+/// caller alone. Here it is: a GET.
 #[derive(Clone)]
 struct Resend {
     tries: u32,
@@ -141,7 +144,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Tells whether there is any pod at all; a request that meets none has not failed by any fault of the client.
+    /// Tells whether there is any pod at all; a request that meets none has not failed by any fault
+    /// of the client.
     pub(crate) fn set_has_pods(&self, has_pods: bool) {
         self.without_pods.store(!has_pods, Relaxed);
     }

@@ -21,7 +21,8 @@ use super::{
     zone::{Answer, Zone},
 };
 
-/// The TTL that kubeadm configures. It does not count down: every answer is fresh, so waiting it out only makes a client stale.
+/// The TTL that kubeadm configures. It does not count down: every answer is fresh, so waiting it
+/// out only makes a client stale.
 const KUBEADM_TTL: u32 = 30;
 
 /// Cluster DNS for `*.svc.cluster.local`. Dropping it stops the server.
@@ -61,7 +62,8 @@ impl ClusterDns {
         self.addr
     }
 
-    /// The service `name.namespace`. It needs no declaration: cluster DNS does not tell "no ready pod" from "no such service".
+    /// The service `name.namespace`. It needs no declaration: cluster DNS does not tell "no ready
+    /// pod" from "no such service".
     pub(crate) fn service(&self, name: &str) -> Service<'_> {
         Service {
             zone: &self.zone,
@@ -77,7 +79,8 @@ pub(crate) struct Service<'a> {
 }
 
 impl Service<'_> {
-    /// From now on these pods are ready, and no others. A named address has a hostname, as the pods of a StatefulSet do.
+    /// From now on these pods are ready, and no others. A named address has a hostname, as the pods
+    /// of a StatefulSet do.
     pub(crate) fn ready(&self, pods: impl IntoIterator<Item = impl Into<Address>>) {
         let pods = pods.into_iter().map(Into::into).collect();
         self.zone.send_modify(|zone| {
@@ -136,7 +139,8 @@ impl RequestHandler for Handler {
     }
 }
 
-/// The port is chosen by the first bind; the second fails if somebody else has the same number on the other transport.
+/// The port is chosen by the first bind; the second fails if somebody else has the same number on
+/// the other transport.
 async fn bind() -> Result<(UdpSocket, TcpListener)> {
     const TRIES: u32 = 16;
     let mut last = None;

@@ -1,4 +1,5 @@
-//! A steady load: an open loop, which goes on asking at its rate when the answers come late or not at all.
+//! A steady load: an open loop, which goes on asking at its rate when the answers come late or not
+//! at all.
 #![expect(clippy::disallowed_methods, reason = "the load runs beside the story")]
 
 use std::{future::Future, time::Duration};

@@ -1,4 +1,5 @@
-//! What the examples stand on: cluster DNS, a node with pods, and a readable terminal, all inside one program on loopback.
+//! What the examples stand on: cluster DNS, a node with pods, and a readable terminal, all inside
+//! one program on loopback.
 
 #![allow(
     dead_code,

@@ -1,4 +1,5 @@
-//! Pods: HTTP/1.1 servers with keep-alive on addresses of their own, which can be stopped politely or killed.
+//! Pods: HTTP/1.1 servers with keep-alive on addresses of their own, which can be stopped politely
+//! or killed.
 #![expect(
     clippy::disallowed_methods,
     reason = "a pod is a task set of its own, which is killed by aborting it"
@@ -35,7 +36,8 @@ const WORK: Duration = Duration::from_millis(10);
 /// The header in which a pod says who it is.
 pub(crate) const SERVED_BY: &str = "x-pod";
 
-/// A node: gives each pod an address of its own out of 127.0.x.0/24, as a cluster does out of the node's pod range.
+/// A node: gives each pod an address of its own out of 127.0.x.0/24, as a cluster does out of the
+/// node's pod range.
 pub(crate) struct Node {
     /// Held so that two programs on one machine never share a range.
     gateway: TcpListener,
@@ -43,7 +45,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Takes the first range of 127.0.0.0/24, 127.0.1.0/24, .. whose gateway address `.1` is free on port 8080.
+    /// Takes the first range of 127.0.0.0/24, 127.0.1.0/24, .. whose gateway address `.1` is free
+    /// on port 8080.
     pub(crate) async fn claim() -> Result<Self> {
         const RANGES: u8 = 16;
         let mut last = String::new();
@@ -152,7 +155,8 @@ impl From<&Pod> for Address {
     }
 }
 
-/// Accepts until SIGTERM, then waits for the connections. They live in this task's set, so that aborting the task drops them all.
+/// Accepts until SIGTERM, then waits for the connections. They live in this task's set, so that
+/// aborting the task drops them all.
 async fn serve(listener: TcpListener, name: Arc<str>, mut stop: watch::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {

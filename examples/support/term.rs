@@ -1,4 +1,5 @@
-//! Plain text for people: headings, bars, tables, and one live line where there is a terminal to redraw.
+//! Plain text for people: headings, bars, tables, and one live line where there is a terminal to
+//! redraw.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,8 @@ pub(crate) fn is_live() -> bool {
     io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Text in bold or dim: on a terminal only, and not if `NO_COLOR` asks for none (<https://no-color.org>).
+/// Text in bold or dim: on a terminal only, and not if `NO_COLOR` asks for none
+/// (<https://no-color.org>).
 fn styled(text: impl Display, code: u8) -> String {
     if is_live() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
         format!("\x1b[{code}m{text}\x1b[0m")
@@ -74,7 +76,8 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) {
     }
 }
 
-/// One line that is redrawn in place. Without a terminal it prints nothing. Clears itself when dropped.
+/// One line that is redrawn in place. Without a terminal it prints nothing. Clears itself when
+/// dropped.
 #[derive(Default)]
 pub(crate) struct Live(());
 

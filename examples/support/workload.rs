@@ -1,4 +1,5 @@
-//! Deployments and StatefulSets: pods that are started and stopped, and a service whose records follow them as in a cluster.
+//! Deployments and StatefulSets: pods that are started and stopped, and a service whose records
+//! follow them as in a cluster.
 
 use headless_lb::Address;
 
@@ -21,7 +22,8 @@ pub(crate) struct Workload<'a> {
 enum Kind {
     /// Pods are interchangeable: new names, one port, no hostname in DNS.
     Deployment,
-    /// Pods have an ordinal that they keep, and a hostname in DNS. Here each has a port of its own as well, which only SRV can tell.
+    /// Pods have an ordinal that they keep, and a hostname in DNS. Here each has a port of its own
+    /// as well, which only SRV can tell.
     StatefulSet,
 }
 
@@ -55,7 +57,8 @@ impl<'a> Workload<'a> {
         self.pods.len()
     }
 
-    /// Starts or stops pods. One that starts is ready before DNS lists it; one that stops leaves DNS before its SIGTERM.
+    /// Starts or stops pods. One that starts is ready before DNS lists it; one that stops leaves
+    /// DNS before its SIGTERM.
     pub(crate) async fn scale(&mut self, node: &mut Node, replicas: usize) -> Result<()> {
         while self.pods.len() < replicas {
             let pod = self.start(node).await?;
@@ -69,7 +72,8 @@ impl<'a> Workload<'a> {
         Ok(())
     }
 
-    /// Kills the pod in the middle. DNS goes on listing it until [`publish`](Self::publish): the cluster has yet to notice.
+    /// Kills the pod in the middle. DNS goes on listing it until [`publish`](Self::publish): the
+    /// cluster has yet to notice.
     pub(crate) async fn crash(&mut self) -> Result<Address> {
         if self.pods.is_empty() {
             return Err("there is no pod to kill".into());

@@ -1,7 +1,8 @@
 //! What CoreDNS knows about headless services, and what it answers: no sockets, no clock.
 //!
-//! The shapes are those measured with CoreDNS 1.14: NXDOMAIN for a service without a ready pod *and* for one that does not exist, an SOA whose
-//! TTL and MINIMUM are the plugin's `ttl`, dashed IP addresses as SRV targets of pods without a hostname.
+//! The shapes are those measured with CoreDNS 1.14: NXDOMAIN for a service without a ready pod
+//! *and* for one that does not exist, an SOA whose TTL and MINIMUM are the plugin's `ttl`, dashed
+//! IP addresses as SRV targets of pods without a hostname.
 
 use std::{
     collections::HashMap,
@@ -74,7 +75,8 @@ impl Zone {
         }
     }
 
-    /// The ready pods in a new random order each time, as CoreDNS's `loadbalance` gives them: order means nothing.
+    /// The ready pods in a new random order each time, as CoreDNS's `loadbalance` gives them: order
+    /// means nothing.
     fn pods(&self, service: &str, namespace: &str) -> Vec<Address> {
         let key = format!("{service}.{namespace}");
         let mut pods = self.ready.get(&key).cloned().unwrap_or_default();
@@ -83,7 +85,8 @@ impl Zone {
         pods
     }
 
-    /// Records if there are some of this type; NODATA if the name has others; NXDOMAIN if it has no pod, whatever the type.
+    /// Records if there are some of this type; NODATA if the name has others; NXDOMAIN if it has no
+    /// pod, whatever the type.
     fn positive(
         &self,
         pods: &[Address],
@@ -108,7 +111,8 @@ impl Zone {
         }
     }
 
-    /// One SRV record a pod, with its own port and a target; the targets' addresses travel along as glue.
+    /// One SRV record a pod, with its own port and a target; the targets' addresses travel along as
+    /// glue.
     fn srv(&self, name: &Name, pods: &[Address]) -> Result<Answer, ProtoError> {
         let weight = (100 / pods.len().max(1)).max(1) as u16;
         let service = name.trim_to(name.num_labels() as usize - 2);
