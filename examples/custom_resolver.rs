@@ -46,10 +46,10 @@ async fn edit(file: &Path) -> Result<(), Box<dyn Error>> {
     let balancer = Balancer::builder(Lines(file.to_owned()))
         .refresh_interval(Duration::from_secs(1))
         .spawn();
-    balancer.resolved().await?;
-    println!("One line:             {}", balancer.endpoints());
-
     let mut changes = balancer.subscribe();
+    let first = changes.next().await.ok_or("the balancer ended")?;
+    println!("One line:             {}", first.set());
+
     fs::write(file, "10.0.0.1:80\n10.0.0.2:80\n")?;
     let change = changes.next().await.ok_or("the balancer ended")?;
     println!("A second line, added: {:?}", change.added());

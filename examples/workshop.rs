@@ -178,7 +178,7 @@ impl<'a> Act<'a> {
         Ok(Self {
             did: vec![pods.len()],
             steps: Vec::new(),
-            observer: Observer::of(&balancer),
+            observer: Observer::of(&balancer).await?,
             counts: Arc::clone(counts),
             pods,
             balancer,

@@ -24,8 +24,6 @@ use tower::{
     retry::{Policy, Retry},
 };
 
-use super::pod::SERVED_BY;
-
 /// Everything together: a request that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -85,16 +83,11 @@ where
         if !response.status().is_success() {
             return Err(format!("answered {}", response.status()).into());
         }
-        let pod = response
-            .headers()
-            .get(SERVED_BY)
-            .ok_or("answered by no pod")?;
-        let pod = pod.to_str()?.to_owned();
-        // A response that ends early is a failure too; reading it to the end gives the connection
-        // back.
-        Limited::new(response.into_body(), MAX_BODY)
+        // A response that ends early is a failure too.
+        let body = Limited::new(response.into_body(), MAX_BODY)
             .collect()
             .await?;
+        let pod = str::from_utf8(&body.to_bytes())?.trim().to_owned();
         Ok(pod)
     }
 }

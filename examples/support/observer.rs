@@ -25,27 +25,25 @@ pub(crate) struct Observer {
 
 struct Seen {
     change: Change,
-    size: usize,
     at: Instant,
 }
 
 impl Observer {
-    /// Begins with the set as it is.
-    pub(crate) fn of<S: Send + Sync + 'static>(balancer: &Balancer<S>) -> Self {
+    /// Begins with the set as it is: the first change adds all that are there.
+    pub(crate) async fn of<S: Send + Sync + 'static>(balancer: &Balancer<S>) -> Result<Self> {
         let (sender, seen) = mpsc::unbounded_channel();
         let mut changes = balancer.subscribe();
-        let mut size = balancer.endpoints().len();
-        let sizes = vec![size];
+        let first = changes.next().await.ok_or("the balancer ended")?;
         tokio::spawn(async move {
             while let Some(change) = changes.next().await {
-                size = size + change.added().len() - change.removed().len();
                 let at = Instant::now();
-                if sender.send(Seen { change, size, at }).is_err() {
+                if sender.send(Seen { change, at }).is_err() {
                     break;
                 }
             }
         });
-        Self { sizes, seen }
+        let sizes = vec![first.set().len()];
+        Ok(Self { sizes, seen })
     }
 
     /// Prints each change until the set has the size, and tells how long after `cause` that was.
@@ -74,15 +72,16 @@ impl Observer {
                     format!("no set of {size} endpoints within {} s", PATIENCE.as_secs()).into(),
                 );
             };
-            self.note(seen.size);
             let took = seen.at.duration_since(cause);
             let added = list("+", seen.change.added());
             let removed = list("-", seen.change.removed());
-            let (size_now, seconds) = (seen.size, took.as_secs_f32());
+            let (now, seconds) = (seen.change.set().len(), took.as_secs_f32());
+            self.sizes.push(now);
+            let plural = if now == 1 { "" } else { "s" };
             term::say(format!(
-                "{added}{removed}= {size_now} endpoints, {seconds:.2} s after DNS changed"
+                "{added}{removed}= {now} endpoint{plural}, {seconds:.2} s after DNS changed"
             ));
-            if size_now == size {
+            if now == size {
                 return Ok(took);
             }
         }
@@ -91,16 +90,9 @@ impl Observer {
     /// All sizes so far, in order.
     pub(crate) fn sizes(&mut self) -> &[usize] {
         while let Ok(seen) = self.seen.try_recv() {
-            self.note(seen.size);
+            self.sizes.push(seen.change.set().len());
         }
         &self.sizes
-    }
-
-    /// A change of role or health leaves the size as it was.
-    fn note(&mut self, size: usize) {
-        if self.sizes.last() != Some(&size) {
-            self.sizes.push(size);
-        }
     }
 }
 
