@@ -13,19 +13,14 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use headless_lb::{Balancer, Dns, EmptyMode, RoundRobin};
-use http_body_util::Full;
-use hyper::body::Bytes;
 use support::{
     ClusterDns, Node, Result, Workload,
-    client::{Client, Counts},
+    client::{Client, Counts, Http},
     load::Load,
     observer::{Observer, sequence},
     term::{Live, aside, bars, heading, say, table},
 };
 use tokio::time::{Instant, sleep};
-
-/// One pod, as the balancer calls it.
-type Http = headless_lb::HttpClient<Full<Bytes>>;
 
 const SERVICE: &str = "myservice.workshop.svc.cluster.local";
 const SRV: &str = "_http._tcp.catalog.workshop.svc.cluster.local";
@@ -143,7 +138,7 @@ async fn workshop() -> Result<String> {
 struct Act<'a> {
     pods: Workload<'a>,
     balancer: Balancer<Http>,
-    client: Client<Http>,
+    client: Client,
     counts: Arc<Counts>,
     observer: Observer,
     load: Load,

@@ -5,10 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, OnceLock,
-        atomic::{
-            AtomicU32, AtomicU64,
-            Ordering::{AcqRel, Relaxed},
-        },
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -158,14 +155,13 @@ impl Endpoint {
 
     /// Counts a failed connect.
     pub(crate) fn refused(&self) {
-        self.counters.refusals.fetch_add(1, AcqRel);
+        self.counters.refusals.fetch_add(1, Relaxed);
     }
 
-    /// A connect succeeded: the row of failures ends. Reads before it writes, so that healthy endpoints share the line.
-    pub(crate) fn connected(&self) {
-        if self.counters.refusals.load(Relaxed) != 0 {
-            self.counters.refusals.store(0, Relaxed);
-        }
+    /// A connect succeeded; true if that ends a row of failures. Reads before it writes, so that
+    /// healthy endpoints share the line.
+    pub(crate) fn connected(&self) -> bool {
+        self.counters.refusals.load(Relaxed) != 0 && self.counters.refusals.swap(0, Relaxed) != 0
     }
 
     pub(crate) fn refusals(&self) -> u32 {

@@ -86,7 +86,6 @@ pub struct Registry<N: NewService> {
     settled: Option<Fingerprint>,
     /// The earliest end of a linger, an ejection, a claim, among all slots.
     slot_deadline: Option<Instant>,
-    resolved: bool,
     generation: u64,
     dirty: bool,
     added: Vec<Arc<Endpoint>>,
@@ -195,7 +194,6 @@ impl<N: NewService> Registry<N> {
             asked_at: now,
             settled: None,
             slot_deadline: None,
-            resolved: false,
             generation: 0,
             dirty: false,
             added: Vec::new(),
@@ -208,7 +206,6 @@ impl<N: NewService> Registry<N> {
     /// A question goes to the source. Until its answer, none is due.
     pub fn on_asked(&mut self, now: Instant) {
         self.asked_at = now;
-        self.status.questions += 1;
         self.cadence.asked();
     }
 
@@ -351,11 +348,6 @@ impl<N: NewService> Registry<N> {
     /// How discovery is doing.
     pub fn status(&self) -> &Status {
         &self.status
-    }
-
-    /// Whether the source ever told what there is, be it nothing.
-    pub fn is_resolved(&self) -> bool {
-        self.resolved
     }
 
     // ===== what follows from an event =====

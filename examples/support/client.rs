@@ -12,15 +12,12 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Error, PickError};
+use headless_lb::{Balancer, Error, HttpError, HttpPod, PickError};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    Request, Response,
-    body::{Bytes, Incoming},
-};
+use hyper::{Request, body::Bytes};
 use tokio::time::timeout;
 use tower::{
-    Service, ServiceExt,
+    ServiceExt,
     retry::{Policy, Retry},
 };
 
@@ -30,22 +27,19 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// More than a pod ever says.
 const MAX_BODY: usize = 64 * 1024;
 
+/// A pod, as the balancer calls it.
+pub(crate) type Http = HttpPod<Full<Bytes>>;
+
 /// Sends GETs and counts what became of them. Clones count together.
 #[derive(Clone)]
-pub(crate) struct Client<S> {
-    service: Retry<Resend, Balancer<S>>,
+pub(crate) struct Client {
+    service: Retry<Resend, Balancer<Http>>,
     url: Arc<str>,
     counts: Arc<Counts>,
 }
 
-impl<S, E> Client<S>
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error = E> + Clone,
-    S: Send + Sync + 'static,
-    S::Future: Send,
-    E: StdError + Send + Sync + 'static,
-{
-    pub(crate) fn new(balancer: Balancer<S>, url: &str, counts: &Arc<Counts>) -> Self {
+impl Client {
+    pub(crate) fn new(balancer: Balancer<Http>, url: &str, counts: &Arc<Counts>) -> Self {
         let policy = Resend {
             tries: 2,
             counts: Arc::clone(counts),
@@ -66,8 +60,10 @@ where
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
         };
-        let pick = error.downcast_ref::<Error<E>>();
-        let none_known = matches!(pick, Some(Error::Pick(PickError::NoEndpoints { .. })));
+        let none_known = matches!(
+            error.downcast_ref::<Error<HttpError>>(),
+            Some(Error::Pick(PickError::NoEndpoints(_)))
+        );
         if none_known || !had_pods || !self.counts.has_pods() {
             self.counts.no_pods.fetch_add(1, Relaxed);
         } else {
@@ -103,16 +99,22 @@ struct Resend {
     counts: Arc<Counts>,
 }
 
-impl<B: Clone, R, E> Policy<Request<B>, R, Error<E>> for Resend {
+impl<B: Clone, R> Policy<Request<B>, R, Error<HttpError>> for Resend {
     type Future = Ready<()>;
 
     fn retry(
         &mut self,
         request: &mut Request<B>,
-        result: &mut Result<R, Error<E>>,
+        result: &mut Result<R, Error<HttpError>>,
     ) -> Option<Self::Future> {
-        let broke = matches!(result, Err(Error::Service(_)));
-        if !broke || !request.method().is_idempotent() {
+        let Err(Error::Service {
+            error: HttpError::Request(_),
+            ..
+        }) = result
+        else {
+            return None;
+        };
+        if !request.method().is_idempotent() {
             return None;
         }
         self.tries = self.tries.checked_sub(1)?;

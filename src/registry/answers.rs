@@ -73,7 +73,7 @@ impl<N: NewService> Registry<N> {
         };
         self.note(now, Ok(Answer::of(resolution)));
         self.status.incomplete = !whole;
-        self.resolved |= whole || !addresses.is_empty();
+        self.status.resolved |= whole || !addresses.is_empty();
         if whole {
             self.emptiness.reset();
             self.status.last_good = Some(now);
@@ -93,7 +93,7 @@ impl<N: NewService> Registry<N> {
                 .confirm(now, negative_ttl, self.config.empty, all_ejected)
         };
         self.note(now, Err(error));
-        self.resolved = true;
+        self.status.resolved = true;
         if held {
             self.status.stale_since.get_or_insert(now);
         } else {

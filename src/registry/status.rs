@@ -16,13 +16,14 @@ pub struct Status {
     pub(super) last_good: Option<Instant>,
     pub(super) stale_since: Option<Instant>,
     pub(super) ttl_counts_down: bool,
+    pub(super) resolved: bool,
     pub(super) failures: u32,
     pub(super) pending_empty: u32,
     pub(super) incomplete: bool,
     pub(super) endpoints: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
-    pub(super) questions: u64,
+    pub(super) answers: u64,
     pub(super) latency: Latency,
 }
 
@@ -59,15 +60,29 @@ impl Status {
             last_good: None,
             stale_since: None,
             ttl_counts_down: false,
+            resolved: false,
             failures: 0,
             pending_empty: 0,
             incomplete: false,
             endpoints: 0,
             added: 0,
             removed: 0,
-            questions: 0,
+            answers: 0,
             latency: Latency::default(),
         }
+    }
+
+    /// Whether nothing happened between the two that readers could see.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let key = |status: &Self| {
+            (
+                status.answers,
+                status.added,
+                status.removed,
+                status.endpoints,
+            )
+        };
+        key(self) == key(other)
     }
 
     /// The service's name.
@@ -125,6 +140,11 @@ impl Status {
         self.stale_since
     }
 
+    /// Whether the source ever told what there is, be it nothing.
+    pub fn is_resolved(&self) -> bool {
+        self.resolved
+    }
+
     /// Failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -155,9 +175,9 @@ impl Status {
         self.removed
     }
 
-    /// Questions asked so far.
-    pub fn questions(&self) -> u64 {
-        self.questions
+    /// Questions answered so far, be it with a failure.
+    pub fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// How long answers took: upper bounds, each with the number of answers up to it and above the

@@ -1,0 +1,230 @@
+//! Putting a balancer together.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    balancer::{Balancer, Settings, Shared, Signals},
+    driver::{Driver, Prober, Source},
+    endpoint::Endpoint,
+    policy::{Policy, RoundRobin},
+    probe::Probe,
+    registry::{Config, EmptyMode, NewService, Registry},
+    resolve::Resolve,
+};
+
+/// Builds a [`Balancer`]. Every setting has a default that needs no change in a cluster.
+///
+/// ```no_run
+/// use headless_lb::{Balancer, Dns, LeastRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = Balancer::builder(Dns::headless("db.prod.svc.cluster.local", 5432)?)
+///     .policy(LeastRequest::new())
+///     .spawn();
+/// # let _ = db;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it builds or spawns"]
+pub struct Builder {
+    source: Arc<dyn Source>,
+    service: Arc<str>,
+    policy: Arc<dyn Policy>,
+    prober: Option<Arc<dyn Prober>>,
+    config: Config,
+    settings: Settings,
+}
+
+impl Balancer<()> {
+    /// Starts to build a balancer over what `resolver` finds.
+    pub fn builder(resolver: impl Resolve) -> Builder {
+        Builder {
+            service: resolver.service().into(),
+            source: Arc::new(resolver),
+            policy: Arc::new(RoundRobin::new()),
+            prober: None,
+            config: Config::default(),
+            settings: Settings {
+                initial_timeout: Duration::from_secs(10),
+                wait_when_empty: Duration::ZERO,
+                max_attempts: 5,
+            },
+        }
+    }
+}
+
+impl Builder {
+    /// How endpoints are picked. Default: [`RoundRobin`].
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Observes the role of each endpoint, for [`Primary`](crate::Primary) and
+    /// [`Replica`](crate::Replica). Default: none, all roles unknown.
+    pub fn probe(mut self, probe: impl Probe) -> Self {
+        let probe: Arc<dyn Prober> = Arc::new(probe);
+        self.config.claim_lease = Some(probe.lease());
+        self.prober = Some(probe);
+        self
+    }
+
+    /// The name that errors and events give the service. Default: the resolver's.
+    pub fn service_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.service = name.into();
+        self
+    }
+
+    /// The longest time between two questions. Default 5 s, whatever the TTL says: cluster DNS says
+    /// 30 s and answers fresh. Longer is staler; shorter is more load on DNS (pods times names divided
+    /// by this, in queries a second). Values below [`min_interval`](Self::min_interval) count as that.
+    pub fn refresh_interval(mut self, interval: Duration) -> Self {
+        self.config.refresh_interval = interval;
+        self
+    }
+
+    /// The shortest time between two questions. Default 1 s: CoreDNS permits `ttl 0`. At least 1 ms.
+    pub fn min_interval(mut self, interval: Duration) -> Self {
+        self.config.min_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Waits for the TTL of an answer, up to `cap`, instead of the refresh interval. Default off. For
+    /// name servers that bill by query; the set is then up to `cap` stale for nothing.
+    pub fn respect_ttl(mut self, cap: Duration) -> Self {
+        self.config.respect_ttl = Some(cap);
+        self
+    }
+
+    /// When to believe that a service that had endpoints has none. Default:
+    /// [`EmptyMode::Confirm`], 3 answers over 10 s.
+    pub fn empty(mut self, mode: EmptyMode) -> Self {
+        self.config.empty = mode;
+        self
+    }
+
+    /// Drops endpoints that no answer confirmed for this long, as when DNS is down. Default: never, as
+    /// an old address that works beats none. 10 min is a good value where other services soon re-use
+    /// addresses.
+    pub fn max_stale(mut self, age: Duration) -> Self {
+        self.config.max_stale = Some(age);
+        self
+    }
+
+    /// How long a removed endpoint keeps its counters and connections, in case it returns. Default
+    /// 30 s, the grace period of a terminating pod.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// How long a call, or [`resolved`](Balancer::resolved), waits for the first answer. Default 10 s:
+    /// name servers may still be starting with the node. Zero fails at once.
+    pub fn initial_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.initial_timeout = timeout;
+        self
+    }
+
+    /// How long a call waits while the set is known to be empty. Default zero: fail at once, so that
+    /// the caller can answer 503. Set it for services that scale to zero and wake up.
+    pub fn wait_when_empty(mut self, timeout: Duration) -> Self {
+        self.settings.wait_when_empty = timeout;
+        self
+    }
+
+    /// How many distinct endpoints a call tries whose request is still unsent. Default 5: a refused
+    /// connect costs some microseconds, and a pod that refused is set aside for later calls. At least 1.
+    pub fn max_attempts(mut self, attempts: usize) -> Self {
+        self.settings.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// The handle and the driver, apart: nothing runs until the driver is polled.
+    ///
+    /// ```
+    /// use headless_lb::{Balancer, Fixed};
+    /// use std::net::SocketAddr;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pods = Fixed::new([SocketAddr::from(([127, 0, 0, 1], 80))]);
+    /// let (balancer, driver) = Balancer::builder(pods).build();
+    /// tokio::select! {
+    ///     () = driver => unreachable!("a handle is alive"),
+    ///     resolved = balancer.resolved() => resolved?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build(&self) -> (Balancer<()>, Driver) {
+        self.build_with(no_service)
+    }
+
+    /// As [`build`](Self::build), with a service for each endpoint.
+    pub fn build_with<N: NewService>(&self, new_service: N) -> (Balancer<N::Service>, Driver) {
+        let mut config = self.config.clone();
+        config.refresh_interval = config.refresh_interval.max(config.min_interval);
+        config.jitter_seed = Config::default().jitter_seed;
+        let registry = Registry::new(
+            Arc::clone(&self.service),
+            config,
+            new_service,
+            Instant::now(),
+        );
+        let signals = Arc::new(Signals::default());
+        let shared = Shared::new(
+            registry.status().clone(),
+            Arc::clone(&signals),
+            self.settings,
+        );
+        let shared = Arc::new(shared);
+        let driver = Driver::new(
+            Arc::clone(&self.source),
+            self.prober.clone(),
+            registry,
+            Arc::downgrade(&shared),
+            signals,
+        );
+        (Balancer::new(shared, Arc::clone(&self.policy)), driver)
+    }
+
+    /// Builds, and spawns the driver on the current tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::spawn`], outside a runtime.
+    pub fn spawn(&self) -> Balancer<()> {
+        self.spawn_with(no_service)
+    }
+
+    /// As [`spawn`](Self::spawn), with a service for each endpoint, made when the endpoint appears.
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::spawn`], outside a runtime.
+    pub fn spawn_with<N: NewService>(&self, new_service: N) -> Balancer<N::Service> {
+        let (balancer, driver) = self.build_with(new_service);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that starts the driver"
+        )]
+        tokio::spawn(driver);
+        balancer
+    }
+}
+
+fn no_service(_: &Arc<Endpoint>) {}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("service", &self.service)
+            .field("config", &self.config)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

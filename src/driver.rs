@@ -1,0 +1,174 @@
+//! The one task: asks, probes, keeps the time, and publishes what the registry says.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    balancer::{Shared, Signals},
+    registry::{NewService, Registry},
+    resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
+};
+
+mod events;
+mod probing;
+
+use events::Outage;
+pub(crate) use probing::Prober;
+use probing::Probing;
+
+/// A question that takes longer counts as failed: a source that hangs must not end discovery. `Dns`
+/// has a deadline of its own, 5 s.
+const RESOLVE_BACKSTOP: Duration = Duration::from_secs(30);
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A [`Resolve`] behind a pointer, so that the handle's type does not name it. One allocation a
+/// question.
+pub(crate) trait Source: Send + Sync + 'static {
+    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>>;
+}
+
+impl<R: Resolve> Source for R {
+    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>> {
+        Box::pin(async {
+            timeout(RESOLVE_BACKSTOP, self.resolve())
+                .await
+                .unwrap_or_else(|elapsed| {
+                    Err(ResolveError::of(ResolveErrorKind::Timeout).caused_by(elapsed))
+                })
+        })
+    }
+}
+
+/// The work behind a [`Balancer`](crate::Balancer): a future that resolves, probes and publishes.
+///
+/// Spawn it, or select over it. It completes when the last handle is dropped; dropping it early stops
+/// discovery, and the handles go on with the endpoints they have.
+#[must_use = "nothing is resolved unless the driver is polled: spawn it"]
+pub struct Driver {
+    run: BoxFuture<'static, ()>,
+}
+
+impl Driver {
+    pub(crate) fn new<N: NewService>(
+        source: Arc<dyn Source>,
+        prober: Option<Arc<dyn Prober>>,
+        registry: Registry<N>,
+        shared: Weak<Shared<N::Service>>,
+        signals: Arc<Signals>,
+    ) -> Self {
+        let probing = Probing::new(prober);
+        let outage = Outage::default();
+        let loops = Loop {
+            registry,
+            shared,
+            signals,
+            probing,
+            outage,
+        };
+        Self {
+            run: Box::pin(loops.run(source)),
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.run.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Driver")
+    }
+}
+
+struct Loop<N: NewService> {
+    registry: Registry<N>,
+    shared: Weak<Shared<N::Service>>,
+    signals: Arc<Signals>,
+    probing: Probing,
+    outage: Outage,
+}
+
+impl<N: NewService> Loop<N> {
+    async fn run(mut self, source: Arc<dyn Source>) {
+        let mut question: Option<BoxFuture<'_, Result<Resolution, ResolveError>>> = None;
+        while self.shared.strong_count() > 0 {
+            if question.is_none() && self.registry.is_due(Instant::now()) {
+                self.registry.on_asked(Instant::now());
+                question = Some(source.ask());
+            }
+            let deadline = self.registry.next_deadline();
+            let alarm = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let answer = async {
+                match &mut question {
+                    Some(question) => question.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                answer = answer => {
+                    question = None;
+                    self.registry.on_answer(Instant::now(), answer);
+                    self.outage.observe(self.registry.status());
+                }
+                () = alarm => self.registry.on_tick(Instant::now()),
+                () = self.signals.notify.notified() => self.on_signal(),
+                (id, seen) = self.probing.next() => {
+                    self.registry.on_observed(Instant::now(), id, seen);
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn on_signal(&mut self) {
+        let now = Instant::now();
+        if self.signals.refresh.swap(false, Relaxed) {
+            self.registry.on_refresh(now);
+        }
+        if self.signals.alarm.swap(false, Relaxed) {
+            self.registry.on_alarm(now);
+        }
+    }
+
+    /// Readers see the set first, then the status: a status never tells of what a pick cannot find.
+    fn publish(&mut self) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        if let Some(published) = self.registry.publish() {
+            events::changed(self.registry.status(), &published);
+            self.probing.follow(published.snapshot().set());
+            shared.publish(published.into_snapshot());
+        }
+        shared.tell(self.registry.status());
+    }
+}
+
+impl<N: NewService> Drop for Loop<N> {
+    /// Whoever waits for an answer must not wait for ever.
+    fn drop(&mut self) {
+        self.signals.closed.store(true, Relaxed);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.wake();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! HTTP/1.1 to the pods: one pool of connections for each, and exactly one address dialled.
+//!
+//! First form: plain HTTP/1.1. The pod's readiness *is* the checkout of a live connection, so a pod
+//! that refuses shows while the request is still here and can go elsewhere.
+
+use std::{fmt, sync::Arc};
+
+use http_body::Body;
+
+use crate::{balancer::Balancer, builder::Builder, endpoint::Endpoint};
+
+mod connection;
+mod error;
+mod pod;
+mod request;
+
+pub use error::HttpError;
+pub use pod::HttpPod;
+
+impl Builder {
+    /// Builds a balanced HTTP/1.1 client over request bodies of type `B`, and spawns its driver.
+    ///
+    /// The balancer is a tower service of [`http::Request<B>`]. The request's URI decides the `Host`
+    /// header and the path as with any client; *where* it goes is the policy's choice, so the URI may
+    /// name the service (`http://catalog.shop/items/1`) and its port is not dialled.
+    ///
+    /// ```no_run
+    /// use headless_lb::{Balancer, Dns};
+    /// use http_body_util::Empty;
+    /// use hyper::{Request, body::Bytes};
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let catalog = Balancer::builder(Dns::headless("catalog.shop.svc.cluster.local", 8080)?)
+    ///     .spawn_http::<Empty<Bytes>>();
+    /// let request = Request::get("http://catalog.shop/items/1").body(Empty::new())?;
+    /// let response = catalog.clone().oneshot(request).await?;
+    /// # let _ = response;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::spawn`], outside a runtime.
+    pub fn spawn_http<B>(&self) -> Balancer<HttpPod<B>>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.spawn_with(|endpoint: &Arc<Endpoint>| HttpPod::new(endpoint))
+    }
+}
+
+impl<B> fmt::Debug for HttpPod<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpPod")
+            .field("addr", &self.addr())
+            .finish_non_exhaustive()
+    }
+}
