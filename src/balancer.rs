@@ -2,34 +2,28 @@
 
 use std::{
     fmt,
-    future::Future,
-    hash::{BuildHasher, Hash},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout_at},
-};
-
 use crate::{
-    endpoint::{Endpoint, InFlight},
+    endpoint::Endpoint,
     policy::Policy,
-    registry::{Ago, Snapshot, Status},
-    set::{Candidates, EndpointSet, Position, indices_of},
+    registry::{Snapshot, Status},
+    set::{EndpointSet, indices_of},
 };
 
 mod changes;
 mod error;
+mod pick;
+mod shared;
+mod view;
 
 pub use changes::{Change, Changes};
 pub use error::PickError;
+pub use pick::{Pick, Pod};
+pub(crate) use shared::{Settings, Shared, Signals, Wait};
 
 /// A load-balanced service: cheap to clone, used from any thread.
 ///
@@ -59,49 +53,6 @@ pub struct Balancer<S = ()> {
     policy: Arc<dyn Policy>,
 }
 
-/// What all handles of one service share, and the driver writes.
-pub(crate) struct Shared<S> {
-    snapshot: ArcSwap<Snapshot<S>>,
-    /// Replaced with every answer, also if the set stays: not read by picks that succeed.
-    status: ArcSwap<Status>,
-    /// Wakes those who wait for a set or follow its changes.
-    changed: watch::Sender<Arc<EndpointSet>>,
-    signals: Arc<Signals>,
-    settings: Settings,
-}
-
-/// The way of a request while there is no endpoint: its one allocation.
-pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<(), PickError>> + Send>>;
-
-/// What the driver is told by requests.
-#[derive(Debug, Default)]
-pub(crate) struct Signals {
-    pub(crate) notify: Notify,
-    /// Somebody doubts the set.
-    pub(crate) refresh: AtomicBool,
-    /// A connect failed, or succeeded again.
-    pub(crate) alarm: AtomicBool,
-    /// The driver is gone.
-    pub(crate) closed: AtomicBool,
-}
-
-/// How requests behave. Defaults and reasons: [`Builder`](crate::Builder).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) initial_timeout: Duration,
-    pub(crate) wait_when_empty: Duration,
-    pub(crate) max_attempts: usize,
-}
-
-/// An endpoint that was picked, and its service. The request counts as in flight until it is dropped.
-#[must_use = "the request counts as ended when the pick is dropped"]
-pub struct Pick<S = ()> {
-    service: S,
-    in_flight: InFlight,
-}
-
-// ===== impl Balancer =====
-
 impl<S: Clone> Balancer<S> {
     /// Picks an endpoint by the handle's policy: no lock, no allocation, no await.
     ///
@@ -121,7 +72,7 @@ impl<S: Clone> Balancer<S> {
     ///
     /// As [`pick`](Self::pick).
     pub fn pick_for(&self, key: impl Hash) -> Result<Pick<S>, PickError> {
-        let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
         self.pick_with(Some(hasher.hash_one(key)), &[])
     }
 
@@ -334,241 +285,5 @@ impl<S> fmt::Debug for Balancer<S> {
             .field("status", &self.shared.status.load())
             .field("endpoints", self.shared.snapshot.load().set())
             .finish_non_exhaustive()
-    }
-}
-
-/// The view for people: a line on discovery, then a line for each endpoint.
-///
-/// ```text
-/// db.prod.svc.cluster.local: 2 endpoints; answer SRV with TTL 30 s 1.2 s ago
-///   pod   address          role     state      in flight  since
-///   db-0  10.244.1.7:5432  primary  available          3  12 min
-///   db-1  10.244.2.4:5432  replica  available          0  12 min
-/// ```
-impl<S> fmt::Display for Balancer<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = self.endpoints();
-        write!(f, "{}", self.shared.status.load())?;
-        if set.is_empty() {
-            return Ok(());
-        }
-        let widest = |lengths: &mut dyn Iterator<Item = usize>, title: usize| {
-            lengths.fold(title, usize::max)
-        };
-        let name = widest(
-            &mut set.iter().map(|e| e.name().map_or(1, str::len)),
-            "pod".len(),
-        );
-        let addr = widest(
-            &mut set.iter().map(|e| e.addr().to_string().len()),
-            "address".len(),
-        );
-        write!(
-            f,
-            "\n  {:name$}  {:addr$}  role     state      in flight  since",
-            "pod", "address"
-        )?;
-        for (position, endpoint) in set.positions() {
-            let (role, state) = match position {
-                Position::Primary => ("primary", "available"),
-                Position::Replica => ("replica", "available"),
-                Position::Unknown => ("-", "available"),
-                Position::Ejected => ("-", "ejected"),
-                Position::Rejected => ("-", "rejected"),
-            };
-            let pod = endpoint.name().unwrap_or("-");
-            let (address, pending) = (endpoint.addr().to_string(), endpoint.pending());
-            let since = Ago(endpoint.since());
-            write!(
-                f,
-                "\n  {pod:name$}  {address:addr$}  {role:7}  {state:9}  {pending:9}  {since}"
-            )?;
-        }
-        Ok(())
-    }
-}
-
-// ===== impl Shared =====
-
-impl<S> Shared<S> {
-    pub(crate) fn new(status: Status, signals: Arc<Signals>, settings: Settings) -> Self {
-        let snapshot = Snapshot::empty();
-        Self {
-            changed: watch::Sender::new(Arc::clone(snapshot.set())),
-            snapshot: ArcSwap::from_pointee(snapshot),
-            status: ArcSwap::from_pointee(status),
-            signals,
-            settings,
-        }
-    }
-
-    /// Hands a snapshot to the readers. Called by the driver alone.
-    pub(crate) fn publish(&self, snapshot: Snapshot<S>) {
-        let set = Arc::clone(snapshot.set());
-        self.snapshot.store(Arc::new(snapshot));
-        self.changed.send_replace(set);
-    }
-
-    /// Replaces the status, if it is another. Called by the driver alone, after
-    /// [`publish`](Self::publish).
-    pub(crate) fn tell(&self, status: &Status) {
-        let before = self.status.load();
-        if before.is_same(status) {
-            return;
-        }
-        self.status.store(Arc::new(status.clone()));
-        if status.is_resolved() && !before.is_resolved() {
-            self.wake();
-        }
-    }
-
-    /// Lets those who wait look again.
-    pub(crate) fn wake(&self) {
-        self.changed.send_modify(|_| {});
-    }
-
-    /// Waits until a request may be picked for: at most `unresolved` before the first answer, at most
-    /// `empty` while the set is known to be empty.
-    pub(crate) async fn wait(
-        &self,
-        unresolved: Duration,
-        empty: Duration,
-    ) -> Result<(), PickError> {
-        let start = Instant::now();
-        let mut changed = self.changed.subscribe();
-        loop {
-            let error = {
-                let snapshot = self.snapshot.load();
-                let candidates = snapshot.set().available();
-                if !candidates.is_empty() {
-                    return Ok(());
-                }
-                self.nothing_picked(candidates)
-            };
-            let patience = match error {
-                PickError::Unresolved(_) => unresolved,
-                PickError::NoEndpoints(_) => empty,
-                _ => return Err(error),
-            };
-            let deadline = start + patience;
-            match timeout_at(deadline, changed.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(error),
-                Err(_) => {
-                    let snapshot = self.snapshot.load();
-                    let candidates = snapshot.set().available();
-                    return if candidates.is_empty() {
-                        Err(self.nothing_picked(candidates))
-                    } else {
-                        Ok(())
-                    };
-                }
-            }
-        }
-    }
-
-    /// Why a pick from `candidates` gave nothing.
-    fn nothing_picked(&self, candidates: Candidates<'_>) -> PickError {
-        let status = self.status.load_full();
-        if !candidates.is_empty() {
-            PickError::NoCandidate(status)
-        } else if self.signals.closed.load(Relaxed) {
-            PickError::Closed(status)
-        } else if status.is_resolved() {
-            PickError::NoEndpoints(status)
-        } else {
-            PickError::Unresolved(status)
-        }
-    }
-}
-
-impl<S> Drop for Shared<S> {
-    /// The last handle is gone: the driver notices, and ends.
-    fn drop(&mut self) {
-        self.signals.notify.notify_one();
-    }
-}
-
-impl Signals {
-    pub(crate) fn alarm(&self) {
-        self.alarm.store(true, Relaxed);
-        self.notify.notify_one();
-    }
-}
-
-// ===== impl Pick =====
-
-impl<S> Pick<S> {
-    /// The endpoint that was picked.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.in_flight.endpoint()
-    }
-
-    /// Its address, to dial.
-    pub fn addr(&self) -> std::net::SocketAddr {
-        self.endpoint().addr()
-    }
-
-    /// Its service.
-    pub fn service(&self) -> &S {
-        &self.service
-    }
-
-    /// Its service, to call.
-    pub fn service_mut(&mut self) -> &mut S {
-        &mut self.service
-    }
-
-    /// The service, and the guard that counts the request while it lives.
-    pub fn into_parts(self) -> (S, InFlight) {
-        (self.service, self.in_flight)
-    }
-}
-
-impl<S> fmt::Debug for Pick<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pick").field(self.endpoint()).finish()
-    }
-}
-
-/// A pod by name or StatefulSet ordinal: what [`Balancer::pod`] takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pod<'a> {
-    /// By name: `db-0`.
-    Name(&'a str),
-    /// By ordinal: 0 for any name that ends in `-0`.
-    Ordinal(u32),
-}
-
-impl Pod<'_> {
-    fn is(&self, endpoint: &Endpoint) -> bool {
-        match self {
-            Self::Name(name) => endpoint
-                .name()
-                .is_some_and(|own| own.eq_ignore_ascii_case(name)),
-            Self::Ordinal(ordinal) => endpoint.ordinal() == Some(*ordinal),
-        }
-    }
-}
-
-impl fmt::Display for Pod<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Ordinal(ordinal) => write!(f, "number {ordinal}"),
-        }
-    }
-}
-
-impl<'a> From<&'a str> for Pod<'a> {
-    fn from(name: &'a str) -> Self {
-        Self::Name(name)
-    }
-}
-
-impl From<u32> for Pod<'_> {
-    fn from(ordinal: u32) -> Self {
-        Self::Ordinal(ordinal)
     }
 }

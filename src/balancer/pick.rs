@@ -1,0 +1,87 @@
+//! What a pick gives, and how a pod is named.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use crate::endpoint::{Endpoint, InFlight};
+
+/// An endpoint that was picked, and its service. The request counts as in flight until it is dropped.
+#[must_use = "the request counts as ended when the pick is dropped"]
+pub struct Pick<S = ()> {
+    pub(super) service: S,
+    pub(super) in_flight: InFlight,
+}
+
+impl<S> Pick<S> {
+    /// The endpoint that was picked.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.in_flight.endpoint()
+    }
+
+    /// Its address, to dial.
+    pub fn addr(&self) -> SocketAddr {
+        self.endpoint().addr()
+    }
+
+    /// Its service.
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// Its service, to call.
+    pub fn service_mut(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    /// The service, and the guard that counts the request while it lives.
+    pub fn into_parts(self) -> (S, InFlight) {
+        (self.service, self.in_flight)
+    }
+}
+
+impl<S> fmt::Debug for Pick<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pick").field(self.endpoint()).finish()
+    }
+}
+
+/// A pod by name or StatefulSet ordinal: what [`Balancer::pod`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pod<'a> {
+    /// By name: `db-0`.
+    Name(&'a str),
+    /// By ordinal: 0 for any name that ends in `-0`.
+    Ordinal(u32),
+}
+
+impl Pod<'_> {
+    pub(super) fn is(&self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Name(name) => endpoint
+                .name()
+                .is_some_and(|own| own.eq_ignore_ascii_case(name)),
+            Self::Ordinal(ordinal) => endpoint.ordinal() == Some(*ordinal),
+        }
+    }
+}
+
+impl fmt::Display for Pod<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ordinal(ordinal) => write!(f, "number {ordinal}"),
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Pod<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<u32> for Pod<'_> {
+    fn from(ordinal: u32) -> Self {
+        Self::Ordinal(ordinal)
+    }
+}

@@ -1,0 +1,163 @@
+//! What the handles share and the driver writes.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+
+use super::PickError;
+use crate::{
+    registry::{Snapshot, Status},
+    set::{Candidates, EndpointSet},
+};
+
+/// What all handles of one service share, and the driver writes.
+pub(crate) struct Shared<S> {
+    pub(super) snapshot: ArcSwap<Snapshot<S>>,
+    /// Replaced with every answer, also if the set stays: not read by picks that succeed.
+    pub(super) status: ArcSwap<Status>,
+    /// Wakes those who wait for a set or follow its changes.
+    pub(super) changed: watch::Sender<Arc<EndpointSet>>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) settings: Settings,
+}
+
+/// The way of a request while there is no endpoint: its one allocation.
+pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<(), PickError>> + Send>>;
+
+/// What the driver is told by requests.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) notify: Notify,
+    /// Somebody doubts the set.
+    pub(crate) refresh: AtomicBool,
+    /// A connect failed, or succeeded again.
+    pub(crate) alarm: AtomicBool,
+    /// The driver is gone.
+    pub(crate) closed: AtomicBool,
+}
+
+/// How requests behave. Defaults and reasons: [`Builder`](crate::Builder).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) initial_timeout: Duration,
+    pub(crate) wait_when_empty: Duration,
+    pub(crate) max_attempts: usize,
+}
+
+impl<S> Shared<S> {
+    pub(crate) fn new(status: Status, signals: Arc<Signals>, settings: Settings) -> Self {
+        let snapshot = Snapshot::empty();
+        Self {
+            changed: watch::Sender::new(Arc::clone(snapshot.set())),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            status: ArcSwap::from_pointee(status),
+            signals,
+            settings,
+        }
+    }
+
+    /// Hands a snapshot to the readers. Called by the driver alone.
+    pub(crate) fn publish(&self, snapshot: Snapshot<S>) {
+        let set = Arc::clone(snapshot.set());
+        self.snapshot.store(Arc::new(snapshot));
+        self.changed.send_replace(set);
+    }
+
+    /// Replaces the status, if it is another. Called by the driver alone, after
+    /// [`publish`](Self::publish).
+    pub(crate) fn tell(&self, status: &Status) {
+        let before = self.status.load();
+        if before.is_same(status) {
+            return;
+        }
+        self.status.store(Arc::new(status.clone()));
+        if status.is_resolved() && !before.is_resolved() {
+            self.wake();
+        }
+    }
+
+    /// Lets those who wait look again.
+    pub(crate) fn wake(&self) {
+        self.changed.send_modify(|_| {});
+    }
+
+    /// Waits until a request may be picked for: at most `unresolved` before the first answer, at most
+    /// `empty` while the set is known to be empty.
+    pub(crate) async fn wait(
+        &self,
+        unresolved: Duration,
+        empty: Duration,
+    ) -> Result<(), PickError> {
+        let start = Instant::now();
+        let mut changed = self.changed.subscribe();
+        loop {
+            let error = {
+                let snapshot = self.snapshot.load();
+                let candidates = snapshot.set().available();
+                if !candidates.is_empty() {
+                    return Ok(());
+                }
+                self.nothing_picked(candidates)
+            };
+            let patience = match error {
+                PickError::Unresolved(_) => unresolved,
+                PickError::NoEndpoints(_) => empty,
+                _ => return Err(error),
+            };
+            let deadline = start + patience;
+            match timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(error),
+                Err(_) => {
+                    let snapshot = self.snapshot.load();
+                    let candidates = snapshot.set().available();
+                    return if candidates.is_empty() {
+                        Err(self.nothing_picked(candidates))
+                    } else {
+                        Ok(())
+                    };
+                }
+            }
+        }
+    }
+
+    /// Why a pick from `candidates` gave nothing.
+    pub(super) fn nothing_picked(&self, candidates: Candidates<'_>) -> PickError {
+        let status = self.status.load_full();
+        if !candidates.is_empty() {
+            PickError::NoCandidate(status)
+        } else if self.signals.closed.load(Relaxed) {
+            PickError::Closed(status)
+        } else if status.is_resolved() {
+            PickError::NoEndpoints(status)
+        } else {
+            PickError::Unresolved(status)
+        }
+    }
+}
+
+impl<S> Drop for Shared<S> {
+    /// The last handle is gone: the driver notices, and ends.
+    fn drop(&mut self) {
+        self.signals.notify.notify_one();
+    }
+}
+
+impl Signals {
+    pub(crate) fn alarm(&self) {
+        self.alarm.store(true, Relaxed);
+        self.notify.notify_one();
+    }
+}
