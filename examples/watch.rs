@@ -7,21 +7,23 @@
 //! NXDOMAIN does *not* do: the set stays as it is until that is sure. Ctrl-C ends it with a
 //! summary.
 
-mod support;
-
 use std::{
     env,
+    error::Error,
+    fmt,
+    io::{self, Write},
     net::SocketAddr,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use headless_lb::{Balancer, Change, Dns, Endpoint, Status};
-use support::Result;
+use headless_lb::{Balancer, Change, Dns, Status};
 use tokio::{
     signal::ctrl_c,
     time::{interval, sleep},
 };
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
 usage: watch NAME:PORT [--server IP:PORT] [--for SECONDS]
@@ -37,56 +39,60 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let args = match Args::parse(env::args().skip(1)) {
-        Ok(Some(args)) => args,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
+    if env::args().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let parsed = Args::parse(env::args().skip(1)).and_then(|args| Ok((args.source()?, args.bound)));
+    let (source, bound) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             eprintln!("watch: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match args.source() {
-        Ok(source) => watch(source, args.bound).await,
+    match watch(source, bound).await {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("watch: {error}\n{USAGE}");
-            ExitCode::from(2)
+            eprintln!("watch: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-async fn watch(source: Dns, bound: Option<Duration>) -> ExitCode {
+async fn watch(source: Dns, bound: Option<Duration>) -> io::Result<()> {
     let balancer = Balancer::builder(source).spawn();
     let mut changes = balancer.subscribe();
     let mut glance = interval(GLANCE);
     let end = sleep(bound.unwrap_or(Duration::MAX));
     tokio::pin!(end);
 
+    line(format_args!("  watching {}", balancer.status().service()))?;
     let (mut count, mut last) = (0, Outcome::default());
     loop {
         tokio::select! {
-            // The outcome of an answer is told before the change that it made.
-            biased;
-            _ = glance.tick() => last = last.or_tell(&balancer.status()),
+            _ = glance.tick() => last = last.or_tell(&balancer.status())?,
             change = changes.next() => match change {
                 Some(change) => {
-                    last = last.or_tell(&balancer.status());
-                    tell_change(&change, &balancer.status());
+                    // The answer comes before what it changed.
+                    last = last.or_tell(&balancer.status())?;
+                    tell_change(&change, &balancer.status())?;
                     count += 1;
                 }
                 None => break,
             },
-            _ = ctrl_c() => break,
+            interrupted = ctrl_c() => {
+                interrupted?;
+                break;
+            }
             () = &mut end => break,
         }
     }
-    println!(
-        "watch: ok changes={count} endpoints={}",
-        balancer.endpoints().len()
-    );
-    ExitCode::SUCCESS
+    let endpoints = balancer.endpoints().len();
+    writeln!(
+        io::stdout(),
+        "watch: ok changes={count} endpoints={endpoints}"
+    )
 }
 
 /// What of a status is worth a line when it changes.
@@ -99,49 +105,50 @@ struct Outcome {
 
 impl Outcome {
     /// Prints the status if its outcome is another one. Returns the outcome last told.
-    fn or_tell(self, status: &Status) -> Self {
+    fn or_tell(self, status: &Status) -> io::Result<Self> {
         let now = Self {
             label: status.outcome(),
             pending_empty: status.pending_empty(),
             counts_down: status.ttl_counts_down(),
         };
         if now == self || now.label == "unasked" {
-            return self;
+            return Ok(self);
         }
-        let mut text = format!("{}{}", now.label, details(status));
+        let mut text = format!("  {}{}", now.label, details(status));
         if let Some(error) = status.error() {
-            text = format!("{text}: {error}");
+            text += &format!(": {error}");
         }
         if now.pending_empty > 0 {
-            let (n, kept) = (now.pending_empty, status.endpoints());
-            text = format!("{text}; heard {n} times, not believed yet, keeping {kept} endpoints");
-        } else if status.error().is_some_and(|error| !error.is_empty()) && status.endpoints() > 0 {
-            text = format!("{text}; keeping {} endpoints", status.endpoints());
+            text += &format!("; heard {} times, not believed yet", now.pending_empty);
+        }
+        if status.error().is_some() && status.endpoints() > 0 {
+            text += &format!("; keeping {} endpoints", status.endpoints());
         }
         if now.counts_down {
-            text = format!("{text}; the TTL counts down: a cache answers, and changes come late");
+            text += "; the TTL counts down: a cache answers, and changes come late";
         }
-        println!("{}   {text}", utc());
-        now
+        line(format_args!("{text}"))?;
+        Ok(now)
     }
 }
 
-fn tell_change(change: &Change, status: &Status) {
-    let line = |sign: char, endpoint: &Endpoint| {
-        let (outcome, details, total) = (status.outcome(), details(status), status.endpoints());
-        println!(
-            "{} {sign} {endpoint:<28} {outcome}{details}, {total} endpoints",
-            utc()
-        );
-    };
-    change
-        .added()
-        .iter()
-        .for_each(|endpoint| line('+', endpoint));
-    change
-        .removed()
-        .iter()
-        .for_each(|endpoint| line('-', endpoint));
+fn tell_change(change: &Change, status: &Status) -> io::Result<()> {
+    let total = change.set().len();
+    let added = change.added().iter().map(|endpoint| ('+', endpoint));
+    let removed = change.removed().iter().map(|endpoint| ('-', endpoint));
+    for (sign, endpoint) in added.chain(removed) {
+        let (endpoint, outcome, details) =
+            (endpoint.to_string(), status.outcome(), details(status));
+        line(format_args!(
+            "{sign} {endpoint:<28} {outcome}{details}, {total} endpoints"
+        ))?;
+    }
+    Ok(())
+}
+
+/// One line with the time. Fails if nobody reads any more (`watch .. | head`).
+fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
+    writeln!(io::stdout(), "{} {text}", utc())
 }
 
 /// Record type and TTL, as far as the answer told them.
@@ -170,13 +177,11 @@ struct Args {
 }
 
 impl Args {
-    /// `None` if help was asked for.
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
         let (mut name, mut server, mut srv, mut bound) = (None, None, false, None);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             match &*arg {
-                "--help" | "-h" => return Ok(None),
                 "--server" => {
                     let value = value()?;
                     let address = value
@@ -203,12 +208,12 @@ impl Args {
             }
         }
         let name = name.ok_or("which name?")?;
-        Ok(Some(Self {
+        Ok(Self {
             name,
             server,
             srv,
             bound,
-        }))
+        })
     }
 
     fn source(&self) -> Result<Dns> {

@@ -40,7 +40,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// lost.
 const NOTICED: Duration = Duration::from_millis(1500);
 
-/// Long enough to see a stage under load.
+/// How long a stage lasts under load once the client has seen it.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -91,10 +91,11 @@ async fn workshop() -> Result<String> {
     heading("5. Scale to 0: DNS says NXDOMAIN, and the client wants to hear it more than once.");
     aside(
         "NXDOMAIN is also what a wrong name, a name server behind the times and known bugs\n\
-         answer, and dropping the last pods by mistake is an outage: so by default an empty set\n\
-         takes 3 answers over 10 s. Here 3 s will do. Requests now find no pod at all: no_pods.",
+         answer, and dropping the last pods by mistake is an outage. So a set that works is given\n\
+         up after 3 answers over 10 s (here 3 s; at once if all its pods refuse connections). The\n\
+         pod's preStop hook keeps it serving meanwhile. Then there is no pod to ask: no_pods.",
     );
-    act.scale(&mut node, 0).await?;
+    act.drain().await?;
     act.look();
 
     heading("6. Back to 1: the first answer that lists a pod is believed at once.");
@@ -190,14 +191,18 @@ impl<'a> Act<'a> {
     /// Changes the number of pods, and waits until the client has seen it.
     async fn scale(&mut self, node: &mut Node, replicas: usize) -> Result<()> {
         let asked = Instant::now();
-        if replicas == 0 {
-            self.counts.set_has_pods(false);
-        }
         self.pods.scale(node, replicas).await?;
-        if replicas > 0 {
-            self.counts.set_has_pods(true);
-        }
         self.seen(asked).await
+    }
+
+    /// Scales to nothing; the pods serve until the client has seen it.
+    async fn drain(&mut self) -> Result<()> {
+        let leaving = self.pods.drain();
+        self.seen(Instant::now()).await?;
+        for pod in leaving {
+            pod.stop().await;
+        }
+        Ok(())
     }
 
     /// Kills a pod. The cluster takes a while to notice, then DNS drops it.

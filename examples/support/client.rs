@@ -7,7 +7,7 @@ use std::{
     future::{Ready, ready},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -54,21 +54,19 @@ impl Client {
     /// One GET: the name of the pod that served it, or nothing if it failed.
     pub(crate) async fn get(&self) -> Option<String> {
         self.counts.requests.fetch_add(1, Relaxed);
-        let had_pods = self.counts.has_pods();
         let error: Box<dyn StdError + Send + Sync> = match timeout(DEADLINE, self.send()).await {
             Ok(Ok(pod)) => return Some(pod),
             Ok(Err(error)) => error,
             Err(elapsed) => elapsed.into(),
         };
-        let none_known = matches!(
-            error.downcast_ref::<Error<HttpError>>(),
-            Some(Error::Pick(PickError::NoEndpoints(_)))
-        );
-        if none_known || !had_pods || !self.counts.has_pods() {
-            self.counts.no_pods.fetch_add(1, Relaxed);
-        } else {
-            self.counts.failed.fetch_add(1, Relaxed);
-            self.counts.first_failure.get_or_init(|| chain(&*error));
+        match error.downcast_ref::<Error<HttpError>>() {
+            Some(Error::Pick(PickError::NoEndpoints(_))) => {
+                self.counts.no_pods.fetch_add(1, Relaxed);
+            }
+            _ => {
+                self.counts.failed.fetch_add(1, Relaxed);
+                self.counts.first_failure.get_or_init(|| chain(&*error));
+            }
         }
         None
     }
@@ -127,7 +125,8 @@ impl<B: Clone, R> Policy<Request<B>, R, Error<HttpError>> for Resend {
     }
 }
 
-/// What became of the requests.
+/// What became of the requests. One that found no pod to go to has not failed by any fault of the
+/// client, and is counted apart.
 #[derive(Default)]
 pub(crate) struct Counts {
     requests: AtomicU64,
@@ -135,20 +134,9 @@ pub(crate) struct Counts {
     no_pods: AtomicU64,
     retried: AtomicU64,
     first_failure: OnceLock<String>,
-    without_pods: AtomicBool,
 }
 
 impl Counts {
-    /// Tells whether there is any pod at all; a request that meets none has not failed by any fault
-    /// of the client.
-    pub(crate) fn set_has_pods(&self, has_pods: bool) {
-        self.without_pods.store(!has_pods, Relaxed);
-    }
-
-    fn has_pods(&self) -> bool {
-        !self.without_pods.load(Relaxed)
-    }
-
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }

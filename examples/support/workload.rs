@@ -72,6 +72,14 @@ impl<'a> Workload<'a> {
         Ok(())
     }
 
+    /// Scales to nothing, up to the point where DNS lists no pod; the pods still serve until they are
+    /// stopped. A `preStop` hook that sleeps makes every cluster do this.
+    pub(crate) fn drain(&mut self) -> Vec<Pod> {
+        let leaving = std::mem::take(&mut self.pods);
+        self.publish();
+        leaving
+    }
+
     /// Kills the pod in the middle. DNS goes on listing it until [`publish`](Self::publish): the
     /// cluster has yet to notice.
     pub(crate) async fn crash(&mut self) -> Result<Address> {
