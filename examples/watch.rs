@@ -53,6 +53,8 @@ async fn main() -> ExitCode {
     };
     match watch(source, bound).await {
         Ok(()) => ExitCode::SUCCESS,
+        // Nobody reads any more: `watch .. | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("watch: {error}");
             ExitCode::FAILURE
@@ -146,7 +148,7 @@ fn tell_change(change: &Change, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
-/// One line with the time. Fails if nobody reads any more (`watch .. | head`).
+/// One line with the time.
 fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
     writeln!(io::stdout(), "{} {text}", utc())
 }

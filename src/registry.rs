@@ -211,6 +211,7 @@ impl<N: NewService> Registry<N> {
 
     /// The source answered.
     pub fn on_answer(&mut self, now: Instant, answer: Result<Resolution, ResolveError>) {
+        self.status.answers += 1;
         self.status
             .latency
             .record(now.saturating_duration_since(self.asked_at));
@@ -231,6 +232,7 @@ impl<N: NewService> Registry<N> {
             Err(error) if error.is_empty() => self.on_empty(now, error),
             Err(error) => self.on_failure(now, error),
         }
+        self.status.answers += 1;
         self.status.failures = self.cadence.failures();
         self.status.pending_empty = self.emptiness.counted();
     }

@@ -19,12 +19,16 @@ fn web(server: &DnsServer) -> Dns {
 }
 
 fn http(server: &DnsServer) -> Dns {
-    Dns::srv(HTTP).unwrap().name_servers([server.addr()])
+    Dns::srv(HTTP)
+        .expect("a good name")
+        .name_servers([server.addr()])
 }
 
 fn headless<'s>(name: &str, servers: impl IntoIterator<Item = &'s DnsServer>) -> Dns {
     let servers = servers.into_iter().map(DnsServer::addr);
-    Dns::headless(name, 8080).unwrap().name_servers(servers)
+    Dns::headless(name, 8080)
+        .expect("a good name")
+        .name_servers(servers)
 }
 
 fn shown(resolution: &Resolution) -> Vec<String> {
@@ -84,19 +88,21 @@ const POD_SEARCH: &str =
     "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
 
 /// A server on port 53, and a pod's resolv.conf that names it.
-async fn pod(ip: [u8; 4]) -> (DnsServer, ResolvConf) {
-    let server = DnsServer::start_on_port_53(ip).await;
+async fn pod() -> (DnsServer, ResolvConf) {
+    let server = DnsServer::start_on_port_53().await;
     let conf = ResolvConf::new(&format!("nameserver {}\n{POD_SEARCH}", server.addr().ip()));
     (server, conf)
 }
 
 fn in_pod(name: &str, conf: &ResolvConf) -> Dns {
-    Dns::headless(name, 8080).unwrap().resolv_conf(conf.path())
+    Dns::headless(name, 8080)
+        .expect("a good name")
+        .resolv_conf(conf.path())
 }
 
 #[tokio::test]
 async fn r02_a_trailing_dot_is_verbatim() {
-    let (server, conf) = pod([127, 53, 2, 1]).await;
+    let (server, conf) = pod().await;
     server.answer("web.", A, Reply::addresses(["10.0.0.1"]));
     assert_eq!(found(&in_pod("web.", &conf)).await, ["10.0.0.1:8080"]);
     assert_eq!(server.take_asked(), [("web.".to_owned(), A)]);
@@ -104,7 +110,7 @@ async fn r02_a_trailing_dot_is_verbatim() {
 
 #[tokio::test]
 async fn r02_short_names_become_the_exact_cluster_name_at_once() {
-    let (server, conf) = pod([127, 53, 2, 2]).await;
+    let (server, conf) = pod().await;
     server.answer(WEB, A, Reply::addresses(["10.0.0.1"]));
     for short in [
         "web",
@@ -123,7 +129,7 @@ async fn r02_short_names_become_the_exact_cluster_name_at_once() {
 
 #[tokio::test]
 async fn r02_an_own_cluster_domain_replaces_the_detected_one() {
-    let (server, conf) = pod([127, 53, 2, 3]).await;
+    let (server, conf) = pod().await;
     server.answer("web.shop.svc.k8s.corp.", A, Reply::addresses(["10.0.0.1"]));
     let dns = in_pod("web.shop", &conf)
         .cluster_domain("k8s.corp")
@@ -138,7 +144,7 @@ async fn r02_an_own_cluster_domain_replaces_the_detected_one() {
 
 #[tokio::test]
 async fn r02_the_walk_goes_on_after_an_absence_and_then_keeps_the_name_that_answered() {
-    let (server, conf) = pod([127, 53, 2, 4]).await;
+    let (server, conf) = pod().await;
     // A pod's own name: `db-0.db` is no service, so the exact cluster name does not exist.
     server.answer("db-0.db.svc.cluster.local.", A, Reply::nodata());
     server.answer(
@@ -180,9 +186,9 @@ async fn r02_the_walk_goes_on_after_an_absence_and_then_keeps_the_name_that_answ
     assert_eq!(asked.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn r02_a_failure_ends_the_walk_and_is_never_masked_by_a_later_absence() {
-    let (server, conf) = pod([127, 53, 2, 5]).await;
+    let (server, conf) = pod().await;
     server.answer(WEB, A, Reply::rcode(Rcode::ServFail));
     assert_eq!(kind(&in_pod("web", &conf)).await, Kind::ServFail);
     let asked = server.take_asked();
@@ -195,7 +201,7 @@ async fn r02_a_failure_ends_the_walk_and_is_never_masked_by_a_later_absence() {
 
 #[tokio::test]
 async fn r02_a_walk_without_records_tells_nodata_from_nxdomain() {
-    let (server, conf) = pod([127, 53, 2, 6]).await;
+    let (server, conf) = pod().await;
     let error = failure(&in_pod("api.example.com", &conf)).await;
     assert_eq!(error.kind(), Kind::NxDomain);
     assert!(
@@ -255,7 +261,7 @@ async fn r02_addresses_and_localhost_bypass_dns() {
 
 #[tokio::test]
 async fn r03_every_question_offers_1232_bytes_also_when_resolv_conf_does_not_say_edns0() {
-    let (server, conf) = pod([127, 53, 3, 1]).await;
+    let (server, conf) = pod().await;
     server.answer(WEB, A, many(70));
     let dns = in_pod("web", &conf);
     assert_eq!(dns.resolve().await.unwrap().addresses().len(), 70);
@@ -297,7 +303,7 @@ async fn r03_nothing_is_cached_neither_records_nor_absence() {
 
 #[tokio::test]
 async fn r03_sources_of_one_resolv_conf_share_their_resolvers() {
-    let (server, conf) = pod([127, 53, 3, 2]).await;
+    let (server, conf) = pod().await;
     server.answer(
         WEB,
         A,
@@ -308,6 +314,30 @@ async fn r03_sources_of_one_resolv_conf_share_their_resolvers() {
     let (one, other) = tokio::join!(one.resolve(), other.resolve());
     assert_eq!(one.unwrap(), other.unwrap());
     assert_eq!(server.queries().len(), 1);
+}
+
+#[tokio::test]
+async fn r03_nothing_of_a_dropped_source_stays_behind() {
+    let server = DnsServer::start().await;
+    server.answer(WEB, A, many(200));
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let dns = web(&server);
+    assert_eq!(dns.resolve().await.unwrap().addresses().len(), 200);
+    let _ = tokio::time::timeout(Duration::from_micros(1), dns.clone().resolve()).await;
+    drop(dns);
+    // The server's own side of the TCP connection ends as well.
+    for _ in 0..200 {
+        if tasks() <= before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} tasks more than before", tasks() - before);
 }
 
 #[tokio::test]
@@ -337,7 +367,7 @@ async fn broken_first(ips: [[u8; 4]; 2], reply: Reply) -> (DnsServer, DnsServer)
     (broken, healthy)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn r04_the_next_server_is_asked_after_every_failure_and_remembered() {
     let failures = [
         ("servfail", Reply::rcode(Rcode::ServFail)),
@@ -376,6 +406,16 @@ async fn r04_the_next_server_is_asked_after_every_failure_and_remembered() {
 }
 
 #[tokio::test]
+async fn r04_a_server_that_fails_at_once_is_asked_once_among_several_and_three_times_alone() {
+    let reply = Reply::rcode(Rcode::ServFail);
+    let (broken, healthy) = broken_first([[127, 0, 4, 8], [127, 0, 4, 9]], reply).await;
+    assert_eq!(found(&headless(WEB, [&broken, &healthy])).await.len(), 1);
+    assert_eq!(broken.take_asked().len(), 1);
+    assert_eq!(kind(&web(&broken)).await, Kind::ServFail);
+    assert_eq!(broken.take_asked().len(), 3);
+}
+
+#[tokio::test]
 async fn r04_an_absence_is_an_answer_and_asks_no_other_server() {
     for (reply, expected) in [
         (Reply::nxdomain(), Kind::NxDomain),
@@ -387,7 +427,7 @@ async fn r04_an_absence_is_an_answer_and_asks_no_other_server() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn r04_when_all_fail_the_error_tells_each_server_and_the_most_telling_cause() {
     let (silent, refusing) = broken_first([[127, 0, 4, 5], [127, 0, 4, 6]], Reply::silence()).await;
     refusing.answer_everything(Reply::rcode(Rcode::Refused));
@@ -405,12 +445,12 @@ async fn r04_when_all_fail_the_error_tells_each_server_and_the_most_telling_caus
 
 #[tokio::test]
 async fn r04_three_failures_in_a_row_read_resolv_conf_again() {
-    let (old, conf) = pod([127, 53, 4, 1]).await;
+    let (old, conf) = pod().await;
     old.answer_everything(Reply::rcode(Rcode::ServFail));
     let dns = in_pod("web", &conf);
     assert_eq!(kind(&dns).await, Kind::ServFail);
 
-    let new = DnsServer::start_on_port_53([127, 53, 4, 2]).await;
+    let new = DnsServer::start_on_port_53().await;
     new.answer(WEB, A, Reply::addresses(["10.0.0.1"]));
     conf.write(&format!("nameserver {}\n{POD_SEARCH}", new.addr().ip()));
     assert_eq!(kind(&dns).await, Kind::ServFail);
@@ -420,12 +460,12 @@ async fn r04_three_failures_in_a_row_read_resolv_conf_again() {
 
 #[tokio::test(start_paused = true)]
 async fn r04_a_changed_resolv_conf_is_seen_within_30_s_and_unpins_the_name() {
-    let (old, conf) = pod([127, 53, 4, 3]).await;
+    let (old, conf) = pod().await;
     old.answer(WEB, A, Reply::addresses(["10.0.0.1"]));
     let dns = in_pod("web", &conf);
     assert_eq!(found(&dns).await, ["10.0.0.1:8080"]);
 
-    let new = DnsServer::start_on_port_53([127, 53, 4, 4]).await;
+    let new = DnsServer::start_on_port_53().await;
     new.answer(
         "web.shop.svc.cluster.local.",
         A,
@@ -465,7 +505,7 @@ async fn r04_a_missing_resolv_conf_is_an_error_that_names_it_and_heals() {
         "{error}"
     );
 
-    let server = DnsServer::start_on_port_53([127, 53, 4, 5]).await;
+    let server = DnsServer::start_on_port_53().await;
     server.answer(WEB, A, Reply::addresses(["10.0.0.1"]));
     conf.write(&format!("nameserver {}\n{POD_SEARCH}", server.addr().ip()));
     assert_eq!(found(&dns).await, ["10.0.0.1:8080"]);
@@ -653,7 +693,7 @@ async fn r06_absence_carries_its_negative_ttl_and_question() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn r06_failures_are_never_taken_for_an_absence() {
     let server = DnsServer::start().await;
     let cases = [
@@ -722,6 +762,20 @@ async fn r06_truncated_and_empty_is_a_failure_not_an_empty_set() {
             .truncated_on(Transport::Tcp),
     );
     assert_eq!(kind(&web(&server)).await, Kind::Truncated);
+    let foreign = Reply::default().owned_by("other.example.", "10.0.0.1");
+    let cut = |reply: Reply| {
+        reply
+            .truncated_on(Transport::Udp)
+            .truncated_on(Transport::Tcp)
+    };
+    server.answer(WEB, A, cut(foreign));
+    assert_eq!(kind(&web(&server)).await, Kind::Truncated);
+    server.answer(HTTP, SRV, cut(Reply::services([(80, DB_0)])));
+    assert_eq!(
+        kind(&http(&server)).await,
+        Kind::Truncated,
+        "the target has no address, the others are unknown"
+    );
 }
 
 // ===== R7: records =====
@@ -973,7 +1027,11 @@ async fn r18_targets_without_glue_are_asked_for_at_most_16_at_once() {
     let dns = http(&server);
     let peak = async {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        server.queries().len() - 1
+        server
+            .queries()
+            .iter()
+            .filter(|query| query.record == A)
+            .count()
     };
     let (resolution, peak) = tokio::join!(dns.resolve(), peak);
     let resolution = resolution.unwrap();
@@ -1117,10 +1175,19 @@ async fn r18_an_unknown_port_name_is_found_out_with_one_question() {
     assert_eq!(server.count(WEB, A), 1);
 
     server.forget(WEB, A);
-    let error = failure(&http(&server)).await;
-    assert!(
-        !error.to_string().contains("unknown port"),
-        "no pods at all: {error}"
+    let dns = http(&server);
+    for reply in [Reply::rcode(Rcode::ServFail), Reply::nxdomain()] {
+        server.answer(WEB, A, reply);
+        let error = failure(&dns).await;
+        assert_eq!(error.kind(), Kind::NxDomain);
+        assert!(!error.to_string().contains("unknown port"), "{error}");
+    }
+    let asked = server.count(WEB, A);
+    failure(&dns).await;
+    assert_eq!(
+        server.count(WEB, A),
+        asked,
+        "asked once, apart from failures"
     );
 }
 
@@ -1347,7 +1414,7 @@ fn imported_from_hickory(text: &str) -> Vec<String> {
     let Some((_, uses)) = text.split_once("use hickory_resolver") else {
         return Vec::new();
     };
-    let (uses, _) = uses.split_once(';').unwrap();
+    let (uses, _) = uses.split_once(';').expect("the end of the use");
     let words = uses.split(|c: char| !(c.is_alphanumeric() || c == '_'));
     words
         .filter(|word| word.starts_with(char::is_uppercase))

@@ -19,7 +19,10 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -106,18 +109,22 @@ impl DnsServer {
         Self::serve(bind(ip.into()).await)
     }
 
-    /// On port 53 of an address of 127.0.0.0/8, for tests that go through a resolv.conf, which names no port.
+    /// On port 53 of a free address of 127.0.0.0/8, for tests that go through a resolv.conf, which names no port.
     ///
-    /// Needs root, CAP_NET_BIND_SERVICE or `sysctl net.ipv4.ip_unprivileged_port_start=53`; containers have one of them. Each test takes
-    /// an address of its own.
-    pub async fn start_on_port_53(ip: impl Into<Ipv4Addr>) -> Self {
-        let addr = SocketAddr::from((ip.into(), 53));
-        let udp = UdpSocket::bind(addr).await;
-        let tcp = TcpListener::bind(addr).await;
-        match (udp, tcp) {
-            (Ok(udp), Ok(tcp)) => Self::serve((udp, tcp)),
-            (Err(error), _) | (_, Err(error)) => {
-                panic!("{addr}: {error} (try: sysctl net.ipv4.ip_unprivileged_port_start=53)")
+    /// Needs root, CAP_NET_BIND_SERVICE or `sysctl net.ipv4.ip_unprivileged_port_start=53`; containers have one of them.
+    pub async fn start_on_port_53() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            // Test programs run side by side, and each has many tests: start far apart, and step over what is taken.
+            let step = std::process::id().wrapping_mul(977) + NEXT.fetch_add(1, Relaxed);
+            let addr = SocketAddr::from((Ipv4Addr::from(0x7f35_0001 + step % 0x000f_0000), 53));
+            let sockets = (UdpSocket::bind(addr).await, TcpListener::bind(addr).await);
+            match sockets {
+                (Ok(udp), Ok(tcp)) => return Self::serve((udp, tcp)),
+                (Err(error), _) | (_, Err(error)) if error.kind() != io::ErrorKind::AddrInUse => {
+                    panic!("{addr}: {error} (try: sysctl net.ipv4.ip_unprivileged_port_start=53)")
+                }
+                _ => {}
             }
         }
     }

@@ -145,8 +145,7 @@ impl Question<'_> {
         let reply = self.servers.ask(name, record, self.until).await?;
         let found = answer::addresses(name, record, &reply.message.answers, self.keep_loopback)?;
         let Some(found) = found else {
-            return Err(ResolveError::of(ResolveErrorKind::NoData)
-                .detail(format!("{record} {name} at {}", reply.server)));
+            return Err(reply.nothing(format!("{record} {name} at {}", reply.server)));
         };
         Ok(Addresses {
             partial: reply.partial,
