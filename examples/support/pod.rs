@@ -51,7 +51,7 @@ impl Node {
             }
         }
         Err(
-            format!("no free range 127.0.x.0/24 for the pods; the last one tried was {last}")
+            format!("no range 127.0.x.0/24 has port 8080 free (is 0.0.0.0:8080 taken?); the last try: {last}")
                 .into(),
         )
     }
