@@ -37,6 +37,8 @@ pub struct Builder {
     prober: Option<Arc<dyn Prober>>,
     config: Config,
     settings: Settings,
+    /// Of the jitter; the one in `config` is replaced.
+    seed: Option<u64>,
 }
 
 impl Balancer<()> {
@@ -48,6 +50,7 @@ impl Balancer<()> {
             policy: Arc::new(RoundRobin::new()),
             prober: None,
             config: Config::default(),
+            seed: None,
             settings: Settings {
                 initial_timeout: Duration::from_secs(10),
                 wait_when_empty: Duration::ZERO,
@@ -143,6 +146,13 @@ impl Builder {
         self
     }
 
+    /// Seeds the jitter of questions and back-offs, for repeatable tests. Default: drawn anew for each
+    /// balancer, so that clients never ask in step.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// The handle and the driver, apart: nothing runs until the driver is polled.
     ///
     /// ```
@@ -168,7 +178,7 @@ impl Builder {
     pub fn build_with<N: NewService>(&self, new_service: N) -> (Balancer<N::Service>, Driver) {
         let mut config = self.config.clone();
         config.refresh_interval = config.refresh_interval.max(config.min_interval);
-        config.jitter_seed = Config::default().jitter_seed;
+        config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
             Arc::clone(&self.service),
             config,

@@ -36,6 +36,8 @@ mod answers;
 mod cadence;
 mod config;
 mod emptiness;
+#[cfg(test)]
+mod model;
 mod roles;
 mod status;
 
@@ -213,6 +215,7 @@ impl<N: NewService> Registry<N> {
 
     /// The source answered.
     pub fn on_answer(&mut self, now: Instant, answer: Result<Resolution, ResolveError>) {
+        self.status.answers += 1;
         self.status
             .latency
             .record(now.saturating_duration_since(self.asked_at));
@@ -233,6 +236,7 @@ impl<N: NewService> Registry<N> {
             Err(error) if error.is_empty() => self.on_empty(now, error),
             Err(error) => self.on_failure(now, error),
         }
+        self.status.answers += 1;
         self.status.failures = self.cadence.failures();
         self.status.pending_empty = self.emptiness.counted();
     }
@@ -245,7 +249,6 @@ impl<N: NewService> Registry<N> {
     /// Connects failed or succeeded again, as the endpoints' counters tell.
     pub fn on_alarm(&mut self, now: Instant) {
         let rng = &mut self.rng;
-        let before = self.slots.len();
         let mut failed = false;
         self.slots.retain_mut(|slot| {
             match slot
@@ -262,9 +265,6 @@ impl<N: NewService> Registry<N> {
         });
         if failed {
             self.cadence.refresh(now);
-        }
-        if self.slots.len() != before {
-            self.settled = None;
         }
         self.reposition();
     }

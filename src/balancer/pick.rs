@@ -44,7 +44,7 @@ impl<S> fmt::Debug for Pick<S> {
     }
 }
 
-/// A pod by name or StatefulSet ordinal: what [`Balancer::pod`] takes.
+/// A pod by name or StatefulSet ordinal: what [`Balancer::pod`](crate::Balancer::pod) takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pod<'a> {

@@ -23,35 +23,33 @@ use std::{
     borrow::Cow,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use hickory_resolver::proto::rr::Name;
 use tokio::time::Instant;
 
-use crate::resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind};
+use crate::resolve::{Resolution, Resolve, ResolveError};
 
 mod answer;
 mod family;
 mod guarded;
+mod lookup;
 mod name;
+mod name_error;
+mod resolv_conf;
 mod servers;
 mod srv;
 mod truncated;
 
 pub use family::Family;
-pub use name::{NameError, NameErrorKind};
+pub use name_error::{NameError, NameErrorKind};
 
-use answer::Addresses;
-use family::{Question, RECHECK, Secondary};
-use guarded::Guarded;
+use family::Question;
+use lookup::Memory;
 use name::{Host, HostName};
-use servers::{NameServers, Servers};
-use srv::Targets;
+use resolv_conf::Servers;
 
 /// The endpoints of a headless service, from A and AAAA or from SRV records.
 ///
@@ -62,7 +60,7 @@ use srv::Targets;
 /// let web = Dns::headless("web.shop.svc.cluster.local", 8080)?;
 /// // The same from SRV records, which bring the port and the pods' names.
 /// let db = Dns::srv("_postgres._tcp.db.prod.svc.cluster.local")?;
-/// # Ok::<_, headless_lb::resolve::dns::NameError>(())
+/// # Ok::<_, headless_lb::NameError>(())
 /// ```
 ///
 /// # Names
@@ -87,7 +85,8 @@ use srv::Targets;
 /// (NXDOMAIN, NODATA) or with an error. With several name servers the next one is asked after a failure. A question may be dropped at any
 /// await.
 ///
-/// Clones share what they learned and their name servers; sources that read the same `resolv.conf` share the resolvers.
+/// Clones share what they learned and their name servers; sources that read the same `resolv.conf` share the resolvers. Resolving needs a
+/// tokio runtime with I/O and time.
 #[derive(Clone, Debug)]
 pub struct Dns {
     written: Arc<str>,
@@ -119,28 +118,6 @@ enum Records {
         or_port: Option<u16>,
     },
 }
-
-/// What earlier answers taught. Written by `resolve` alone; every part is a hint that costs a question when it is lost.
-#[derive(Debug, Default)]
-struct Memory {
-    /// The name of the search walk that has records.
-    host: Pin,
-    /// The same for SRV.
-    srv: Pin,
-    secondary: Secondary,
-    targets: Guarded<Targets>,
-    /// SRV records were there once: NXDOMAIN then means no pods, not a wrong name.
-    srv_seen: AtomicBool,
-    /// Since when A records stand in for SRV.
-    fell_back: Guarded<Option<Instant>>,
-    /// Whether the host has addresses though its SRV name does not exist, and when that was asked.
-    unknown_port: Guarded<Option<(Instant, bool)>>,
-    /// The last answer was partial; a warning is due when that begins.
-    partial: AtomicBool,
-}
-
-/// A name, and the generation of the configuration it was found under.
-type Pin = Guarded<Option<(u64, Name)>>;
 
 /// Where every Unix and every pod has it.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -342,224 +319,5 @@ impl Resolve for Dns {
 
     fn service(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.written)
-    }
-}
-
-// The questions of one resolution.
-impl Dns {
-    async fn ask_host(
-        &self,
-        question: &Question<'_>,
-        host: &HostName,
-        port: u16,
-    ) -> Result<Resolution, ResolveError> {
-        let names = self.names(question.servers, host, &self.memory.host);
-        let mut walk = Walk::default();
-        for name in names {
-            match question
-                .addresses(&name, self.family, &self.memory.secondary)
-                .await
-            {
-                Ok(found) => {
-                    pin(&self.memory.host, question.servers, name);
-                    return Ok(with_port(found, port));
-                }
-                Err(error) => walk.goes_on_after(name, error)?,
-            }
-        }
-        Err(walk.found_nothing())
-    }
-
-    async fn ask_srv(
-        &self,
-        question: &Question<'_>,
-        host: &HostName,
-    ) -> Result<Resolution, ResolveError> {
-        let names = self.names(question.servers, host, &self.memory.srv);
-        let mut walk = Walk::default();
-        for name in names {
-            match question
-                .services(&name, self.family, &self.memory.targets)
-                .await
-            {
-                Ok(found) => {
-                    pin(&self.memory.srv, question.servers, name);
-                    self.memory.srv_seen.store(true, Relaxed);
-                    return Ok(found);
-                }
-                Err(error) => walk.goes_on_after(name, error)?,
-            }
-        }
-        Err(walk.found_nothing())
-    }
-
-    /// SRV without a fall-back. NXDOMAIN from the start is looked into once, since a wrong port name looks like a service without pods.
-    async fn ask_srv_alone(
-        &self,
-        question: &Question<'_>,
-        name: &HostName,
-    ) -> Result<Resolution, ResolveError> {
-        let error = match self.ask_srv(question, name).await {
-            Err(error) if error.kind() == ResolveErrorKind::NxDomain => error,
-            answer => return answer,
-        };
-        if self.memory.srv_seen.load(Relaxed) {
-            return Err(error);
-        }
-        let known = self.memory.unknown_port.with(|known| *known);
-        let unknown_port = match known {
-            Some((asked, unknown)) if asked.elapsed() < RECHECK => unknown,
-            _ => {
-                let has_addresses = self
-                    .ask_host(question, &name.without_prefix(), 1)
-                    .await
-                    .is_ok();
-                self.memory
-                    .unknown_port
-                    .with(|known| *known = Some((Instant::now(), has_addresses)));
-                has_addresses
-            }
-        };
-        Err(if unknown_port {
-            error.detail(format!(
-                "SRV {}: unknown port name or protocol (the service itself has addresses; only named ports have SRV records)",
-                self.written
-            ))
-        } else {
-            error
-        })
-    }
-
-    /// SRV, or A where SRV cannot be had.
-    async fn ask_srv_or_host(
-        &self,
-        question: &Question<'_>,
-        name: &HostName,
-        port: u16,
-    ) -> Result<Resolution, ResolveError> {
-        use ResolveErrorKind as Kind;
-        let host = name.without_prefix();
-        let fell_back = self.memory.fell_back.with(|since| *since);
-        if fell_back.is_some_and(|since| since.elapsed() < RECHECK) {
-            return self.ask_host(question, &host, port).await;
-        }
-        let srv = self.ask_srv(question, name).await;
-        let kind = match &srv {
-            Ok(found) if found.is_partial() => Kind::Truncated,
-            Ok(_) => {
-                self.memory.fell_back.with(|since| *since = None);
-                return srv;
-            }
-            Err(error) => error.kind(),
-        };
-        let at_start = !self.memory.srv_seen.load(Relaxed);
-        match kind {
-            Kind::NxDomain if at_start => {
-                let found = self.ask_host(question, &host, port).await;
-                if found.is_ok() {
-                    self.fall_back();
-                }
-                found
-            }
-            Kind::Truncated => match self.ask_host(question, &host, port).await {
-                Ok(found) => {
-                    self.fall_back();
-                    Ok(found)
-                }
-                Err(_) => srv,
-            },
-            // Perhaps a hiccup: SRV is asked again next time. What A says of an absence does not count against the failure.
-            Kind::ServFail => self.ask_host(question, &host, port).await.or(srv),
-            _ => srv,
-        }
-    }
-
-    fn fall_back(&self) {
-        self.memory
-            .fell_back
-            .with(|since| *since = Some(Instant::now()));
-    }
-
-    /// What to ask for: the pinned name, or the whole walk.
-    fn names(&self, servers: &NameServers, host: &HostName, pin: &Pin) -> Vec<Name> {
-        let pinned = pin.with(|pin| pin.clone());
-        match pinned {
-            Some((generation, name)) if generation == servers.generation => vec![name],
-            _ => host.candidates(&servers.search, self.cluster.as_ref()),
-        }
-    }
-
-    fn tell_partial(&self, outcome: &Result<Resolution, ResolveError>) {
-        let Ok(resolution) = outcome else { return };
-        let before = self.memory.partial.swap(resolution.is_partial(), Relaxed);
-        if resolution.is_partial() && !before {
-            let limit = match resolution.record() {
-                Some("SRV") => truncated::LIMIT_SRV,
-                _ => truncated::LIMIT_A,
-            };
-            tracing::warn!(service = %self.written, "the answer is incomplete: {limit}");
-        }
-    }
-}
-
-/// A walk along the candidates of a name, so far without records.
-#[derive(Default)]
-struct Walk {
-    first: Option<(Name, ResolveError)>,
-    more: usize,
-}
-
-impl Walk {
-    /// Notes an empty answer. A failure ends the walk: it may stand where the records are.
-    fn goes_on_after(&mut self, name: Name, error: ResolveError) -> Result<(), ResolveError> {
-        if !error.is_empty() {
-            return Err(error);
-        }
-        match &mut self.first {
-            None => self.first = Some((name, error)),
-            Some((first, kept)) => {
-                self.more += 1;
-                // NODATA says more: that name exists.
-                if kept.kind() == ResolveErrorKind::NxDomain
-                    && error.kind() == ResolveErrorKind::NoData
-                {
-                    (*first, *kept) = (name, error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn found_nothing(self) -> ResolveError {
-        match self.first {
-            Some((_, error)) if self.more == 0 => error,
-            Some((name, error)) => error.detail(format!(
-                "{name} and {} more names of the search list",
-                self.more
-            )),
-            None => ResolveError::of(ResolveErrorKind::NxDomain),
-        }
-    }
-}
-
-fn pin(pin: &Pin, servers: &NameServers, name: Name) {
-    pin.with(|pin| *pin = Some((servers.generation, name)));
-}
-
-fn with_port(found: Addresses, port: u16) -> Resolution {
-    let any_v4 = found.ips.iter().any(|ip| ip.is_ipv4());
-    let any_v6 = found.ips.iter().any(|ip| ip.is_ipv6());
-    let record = match (any_v4, any_v6) {
-        (true, true) => "A+AAAA",
-        (false, true) => "AAAA",
-        _ => "A",
-    };
-    let resolution = Resolution::new(found.ips.into_iter().map(|ip| SocketAddr::new(ip, port)))
-        .of_record(record)
-        .valid_for(found.ttl.unwrap_or(Duration::ZERO));
-    if found.partial {
-        resolution.partial()
-    } else {
-        resolution
     }
 }

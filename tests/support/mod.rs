@@ -1,5 +1,14 @@
 //! What integration tests share: `mod support;` at the top of a test file.
-#![allow(dead_code, reason = "every test file uses another part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test file uses another part"
+)]
+#![allow(
+    unreachable_pub,
+    clippy::missing_panics_doc,
+    reason = "a module of each test program, not a library"
+)]
 
 use std::{
     fs,
@@ -9,6 +18,8 @@ use std::{
 };
 
 pub mod dns_server;
+pub mod log;
+pub mod script;
 
 /// A resolv.conf of the test's own; removed at the end.
 pub struct ResolvConf(PathBuf);
@@ -45,4 +56,18 @@ impl Drop for ResolvConf {
         // Perhaps it was never written.
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// The seed of this test: from `HEADLESS_LB_SEED`, or drawn anew. Printed, so that it shows when the
+/// test fails.
+pub fn seed() -> u64 {
+    let given = std::env::var("HEADLESS_LB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(())
+    });
+    println!("HEADLESS_LB_SEED={seed}");
+    seed
 }

@@ -1,105 +1,10 @@
 //! Names: what the user wrote, checked once, and the absolute names to ask for.
 
-use std::{
-    error::Error,
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hickory_resolver::proto::rr::Name;
 
-/// A name or port that [`Dns`](super::Dns) cannot ask for.
-///
-/// Found when the source is made, never while it runs. The text says what to write instead.
-///
-/// ```
-/// use headless_lb::resolve::dns::{Dns, NameErrorKind};
-///
-/// let error = Dns::headless("http://web.shop", 8080).unwrap_err();
-/// assert_eq!(error.kind(), NameErrorKind::Scheme);
-/// assert_eq!(error.to_string(), r#""http://web.shop" is a URL: write the host name alone, without a scheme"#);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameError {
-    kind: NameErrorKind,
-    /// As written, but shortened and escaped: it goes to logs.
-    name: Box<str>,
-}
-
-/// What is wrong with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NameErrorKind {
-    /// An IP address or `localhost` where SRV records are asked for, or four numbers that are no IP address.
-    Address,
-    /// A character that no host name has.
-    Character,
-    /// Nothing at all.
-    Empty,
-    /// Two dots in a row, or a dot at the start.
-    EmptyLabel,
-    /// Letters outside ASCII.
-    International,
-    /// More than 63 characters between two dots.
-    LabelTooLong,
-    /// A port inside the name.
-    Port,
-    /// Port 0, or no port.
-    PortMissing,
-    /// A URL.
-    Scheme,
-    /// An SRV name that does not start with `_port._protocol.`.
-    SrvPrefix,
-    /// More than 253 characters.
-    TooLong,
-}
-
-impl NameError {
-    fn new(kind: NameErrorKind, name: &str) -> Self {
-        Self {
-            kind,
-            name: shortened(name),
-        }
-    }
-
-    /// What is wrong.
-    pub fn kind(&self) -> NameErrorKind {
-        self.kind
-    }
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" ", self.name)?;
-        f.write_str(match self.kind {
-            NameErrorKind::Address => {
-                "is not a name that DNS serves records for: give an IP address or localhost to Dns::headless, with a port"
-            }
-            NameErrorKind::Character => {
-                "is not a host name: use letters, digits, '-' and '_', with dots between, as in web.shop.svc.cluster.local"
-            }
-            NameErrorKind::Empty => {
-                "is an empty name: write the service's, as in web.shop.svc.cluster.local"
-            }
-            NameErrorKind::EmptyLabel => "has an empty part: write one dot between two parts, and none at the start",
-            NameErrorKind::International => "has letters outside ASCII: write its ASCII form (xn--...)",
-            NameErrorKind::LabelTooLong => "has a part of more than 63 characters, the limit of DNS",
-            NameErrorKind::Port => {
-                "has a port inside: give the port as the second argument of Dns::headless (SRV records bring their own)"
-            }
-            NameErrorKind::PortMissing => {
-                "needs a port: the container's (targetPort), since a headless service maps none"
-            }
-            NameErrorKind::Scheme => "is a URL: write the host name alone, without a scheme",
-            NameErrorKind::SrvPrefix => {
-                "does not start with the name of a port and a protocol: write _http._tcp.web.shop.svc.cluster.local, or use Dns::headless"
-            }
-            NameErrorKind::TooLong => "has more than 253 characters, the limit of DNS",
-        })
-    }
-}
-
-impl Error for NameError {}
+use super::name_error::{NameError, NameErrorKind};
 
 /// What a headless source stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +101,7 @@ impl HostName {
     /// The absolute names to ask for, in order.
     ///
     /// Exact names of the cluster come first, then the search list, then the name as it is: the walk of a stub resolver without
-    /// `ndots`, which would cost `web.shop` three questions more (R2).
+    /// `ndots`, which would cost `web.shop` three questions more.
     pub(super) fn candidates(&self, search: &[Name], cluster: Option<&Name>) -> Vec<Name> {
         let detected = search.iter().find_map(domain_of);
         let cluster = cluster.cloned().or(detected);
@@ -283,7 +188,7 @@ fn namespace_of(entry: &Name) -> Option<String> {
 }
 
 fn join<const N: usize>(parts: [&[String]; N]) -> Option<Name> {
-    // `from_labels` makes the name absolute, so no search list and no `ndots` of the resolver ever applies (R1).
+    // `from_labels` makes the name absolute, so no search list and no `ndots` of the resolver ever applies.
     Name::from_labels(parts.into_iter().flatten().map(String::as_bytes)).ok()
 }
 
@@ -362,20 +267,6 @@ fn is_numeric(labels: &[String]) -> bool {
         && labels
             .iter()
             .all(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// Readable in a log line: escaped, at most 60 characters.
-fn shortened(name: &str) -> Box<str> {
-    const KEPT: usize = 60;
-    let mut text: String = name
-        .chars()
-        .take(KEPT)
-        .flat_map(char::escape_debug)
-        .collect();
-    if name.chars().nth(KEPT).is_some() {
-        text.push_str("...");
-    }
-    text.into()
 }
 
 #[cfg(test)]

@@ -1,15 +1,9 @@
-//! Name servers: which ones, in what order, and when to read resolv.conf again.
+//! Name servers: one resolver each, asked in turn.
 
 use std::{
-    collections::BTreeMap,
-    fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::{Duration, SystemTime},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
 };
 
 use hickory_resolver::{
@@ -20,36 +14,11 @@ use hickory_resolver::{
         op::Message,
         rr::{Name, RecordType},
     },
-    system_conf::parse_resolv_conf,
 };
 use tokio::time::{Instant, timeout};
 
-use super::{answer, guarded::Guarded, truncated};
+use super::{answer, truncated};
 use crate::resolve::{ResolveError, ResolveErrorKind};
-
-/// Where the name servers are written, and the set that was read last.
-///
-/// Shared by every source that reads the same file: a hundred services cost one set of resolvers and sockets (R3).
-#[derive(Debug)]
-pub(super) struct Servers {
-    origin: Origin,
-    state: Guarded<State>,
-}
-
-#[derive(Debug)]
-enum Origin {
-    File(PathBuf),
-    Given(Vec<SocketAddr>),
-}
-
-#[derive(Default)]
-struct State {
-    current: Option<Arc<NameServers>>,
-    content: Vec<u8>,
-    modified: Option<SystemTime>,
-    checked: Option<Instant>,
-    failed_in_a_row: u32,
-}
 
 /// One reading of the configuration.
 pub(super) struct NameServers {
@@ -74,180 +43,29 @@ pub(super) struct Reply {
     pub(super) server: SocketAddr,
 }
 
-/// After this many failures in a row the configuration is read again and the resolvers are built anew: the server may have moved.
-const REREAD_AFTER: u32 = 3;
-/// How often the file's modification time is looked at. Kubelet writes the file once; agents and VPNs rewrite it on a desktop.
-const CHECK_EVERY: Duration = Duration::from_secs(30);
-/// For one server while others remain. The resolver repeats a lost datagram twice within it (after 333 ms each), and three dead servers
-/// before a healthy one still fit the deadline of 5 s.
+/// For one server while others remain: three dead servers before a healthy one fit the deadline of 5 s. Within it the resolver repeats a
+/// lost datagram twice, after 333 ms each (later for a server that said NXDOMAIN many times, which it takes for slowness).
 const SHARE: Duration = Duration::from_secs(1);
 
-static OF_FILE: Guarded<BTreeMap<PathBuf, Weak<Servers>>> = Guarded::new(BTreeMap::new());
-
-impl Servers {
-    /// The set of all sources that read `path`.
-    pub(super) fn of_file(path: &Path) -> Arc<Self> {
-        OF_FILE.with(|known| {
-            if let Some(servers) = known.get(path).and_then(Weak::upgrade) {
-                return servers;
-            }
-            known.retain(|_, servers| servers.strong_count() > 0);
-            let servers = Arc::new(Self::new(Origin::File(path.to_owned())));
-            known.insert(path.to_owned(), Arc::downgrade(&servers));
-            servers
-        })
-    }
-
-    /// Servers without a file, for one source and its clones.
-    pub(super) fn given(servers: Vec<SocketAddr>) -> Arc<Self> {
-        Arc::new(Self::new(Origin::Given(servers)))
-    }
-
-    fn new(origin: Origin) -> Self {
-        Self {
-            origin,
-            state: Guarded::default(),
-        }
-    }
-
-    /// The set to ask now.
-    ///
-    /// Reads the file when it was never read, may have changed, or its servers keep failing. A file that cannot be read is an error only
-    /// while there is no set yet, and is tried again by the next call.
-    pub(super) fn current(&self) -> Result<Arc<NameServers>, ResolveError> {
-        let now = Instant::now();
-        self.state.with(|state| {
-            let rebuild = state.failed_in_a_row >= REREAD_AFTER;
-            if let Some(current) = &state.current {
-                let unchecked = state.checked.is_none_or(|at| now - at >= CHECK_EVERY);
-                if unchecked {
-                    state.checked = Some(now);
-                }
-                let changed = unchecked && self.modified() != state.modified;
-                if !rebuild && !changed {
-                    return Ok(Arc::clone(current));
-                }
-            }
-            state.failed_in_a_row = 0;
-            state.checked = Some(now);
-            // A few hundred bytes from the page cache: less than a hop to a blocking thread.
-            match self.read() {
-                Ok((content, modified)) => {
-                    state.replace(&self.origin, content, modified, rebuild)?
-                }
-                Err(error) if state.current.is_none() => return Err(error),
-                Err(_) => {}
-            }
-            state
-                .current
-                .clone()
-                .ok_or_else(|| self.none("nothing was read"))
-        })
-    }
-
-    /// Tells how a whole resolution ended.
-    pub(super) fn ended(&self, failed: bool) {
-        self.state.with(|state| {
-            state.failed_in_a_row = if failed { state.failed_in_a_row + 1 } else { 0 };
-        });
-    }
-
-    fn read(&self) -> Result<(Vec<u8>, Option<SystemTime>), ResolveError> {
-        match &self.origin {
-            Origin::File(path) => {
-                // The time first: a change in between is then seen by the next check.
-                let modified = self.modified();
-                let content = fs::read(path).map_err(|error| self.none("").caused_by(error))?;
-                Ok((content, modified))
-            }
-            Origin::Given(_) => Ok((Vec::new(), None)),
-        }
-    }
-
-    fn modified(&self) -> Option<SystemTime> {
-        match &self.origin {
-            Origin::File(path) => fs::metadata(path).and_then(|meta| meta.modified()).ok(),
-            Origin::Given(_) => None,
-        }
-    }
-
-    fn none(&self, why: &str) -> ResolveError {
-        self.origin.none(why)
-    }
-}
-
-impl State {
-    fn replace(
-        &mut self,
-        origin: &Origin,
-        content: Vec<u8>,
-        modified: Option<SystemTime>,
-        rebuild: bool,
-    ) -> Result<(), ResolveError> {
-        self.modified = modified;
-        let same = self.content == content;
-        let generation = match &self.current {
-            Some(_) if same && !rebuild => return Ok(()),
-            Some(current) if same => current.generation,
-            Some(current) => current.generation + 1,
-            None => 0,
-        };
-        match NameServers::build(origin, &content, generation) {
-            Ok(servers) => {
-                self.content = content;
-                self.current = Some(Arc::new(servers));
-                Ok(())
-            }
-            // Half-written, perhaps. The set that worked stays.
-            Err(_) if self.current.is_some() => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Origin {
-    fn none(&self, why: &str) -> ResolveError {
-        let detail = match self {
-            Self::File(path) if why.is_empty() => path.display().to_string(),
-            Self::File(path) => format!("{}: {why}", path.display()),
-            Self::Given(_) => "Dns::name_servers was given none".to_owned(),
-        };
-        ResolveError::of(ResolveErrorKind::NoServers).detail(detail)
-    }
-}
-
 impl NameServers {
-    fn build(origin: &Origin, content: &[u8], generation: u64) -> Result<Self, ResolveError> {
-        let broken = |error: NetError| origin.none("").caused_by(error);
-        let (configs, search) = match origin {
-            Origin::File(_) => {
-                let (config, _) = parse_resolv_conf(content).map_err(broken)?;
-                let mut search = config.search().to_vec();
-                for entry in &mut search {
-                    entry.set_fqdn(true);
-                }
-                (config.name_servers().to_vec(), search)
-            }
-            Origin::Given(servers) => (servers.iter().copied().map(config).collect(), Vec::new()),
-        };
-        if configs.is_empty() {
-            return Err(origin.none("no nameserver line"));
-        }
-        let options = options(configs.len());
-        let servers = configs
+    pub(super) fn new(
+        servers: Vec<NameServerConfig>,
+        search: Vec<Name>,
+        generation: u64,
+    ) -> Result<Self, NetError> {
+        let options = options(servers.len());
+        let servers = servers
             .into_iter()
-            .map(|config| Server::build(config, &options))
-            .collect::<Result<_, _>>()
-            .map_err(broken)?;
+            .map(|config| Server::new(config, &options));
         Ok(Self {
             generation,
             search,
-            servers,
+            servers: servers.collect::<Result<_, _>>()?,
             last_good: AtomicUsize::new(0),
         })
     }
 
-    /// Asks one question: the last good server first, the next one after any failure (R4).
+    /// Asks one question: the last good server first, the next one after any failure.
     ///
     /// The resolver's own pool does not fail over on SERVFAIL and REFUSED, hence one resolver a server and this loop. Records, NXDOMAIN and
     /// NODATA are answers, and end it.
@@ -263,10 +81,8 @@ impl NameServers {
         for step in 0..count {
             let index = (first + step) % count;
             let Server { address, resolver } = &self.servers[index];
-            let share = share(
-                until.saturating_duration_since(Instant::now()),
-                count - step,
-            );
+            let remaining = until.saturating_duration_since(Instant::now());
+            let share = share(remaining, count - step);
             let lookup = timeout(share, resolver.lookup(name.clone(), record)).await;
             let error = match lookup {
                 Ok(Ok(lookup)) => {
@@ -283,17 +99,14 @@ impl NameServers {
                 Ok(Err(error)) => answer::error(&error),
                 Err(_) => ResolveError::of(ResolveErrorKind::Timeout),
             };
-            let error_kind = error.kind();
             if error.is_empty() {
                 self.last_good.store(index, Relaxed);
-                let detail = format!("{record} {name} at {address}");
-                return Err(error.detail(match error_kind {
-                    // Every name below the service exists then, with or without SRV records.
-                    ResolveErrorKind::NoData if record == RecordType::SRV => {
-                        format!("{detail}: the service exists, but has no ports")
-                    }
-                    _ => detail,
-                }));
+                let mut detail = format!("{record} {name} at {address}");
+                // Every name below a service without ports exists, and none has SRV records.
+                if record == RecordType::SRV && error.kind() == ResolveErrorKind::NoData {
+                    detail.push_str(": the service exists, but has no ports");
+                }
+                return Err(error.detail(detail));
             }
             failures.push((*address, error));
         }
@@ -313,8 +126,20 @@ impl NameServers {
     }
 }
 
+impl Reply {
+    /// The error for an answer without usable records: what was cut off may have some.
+    pub(super) fn nothing(&self, detail: String) -> ResolveError {
+        ResolveError::of(if self.partial {
+            ResolveErrorKind::Truncated
+        } else {
+            ResolveErrorKind::NoData
+        })
+        .detail(detail)
+    }
+}
+
 impl Server {
-    fn build(config: NameServerConfig, options: &ResolverOpts) -> Result<Self, NetError> {
+    fn new(config: NameServerConfig, options: &ResolverOpts) -> Result<Self, NetError> {
         let port = config
             .connections
             .first()
@@ -330,15 +155,7 @@ impl Server {
     }
 }
 
-fn config(server: SocketAddr) -> NameServerConfig {
-    let mut config = NameServerConfig::udp_and_tcp(server.ip());
-    for connection in &mut config.connections {
-        connection.port = server.port();
-    }
-    config
-}
-
-/// Table 2.2 of the resolver's behaviour; what is not named here keeps its default.
+/// What is not named here keeps its default. Nothing is taken from the `options` of resolv.conf.
 fn options(servers: usize) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     // Without EDNS (the default when options come from resolv.conf) 30 endpoints already need TCP.
@@ -348,10 +165,10 @@ fn options(servers: usize) -> ResolverOpts {
     // The caller decides how long answers hold. A cached NXDOMAIN hid a recovery for seconds.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
-    // A dead server costs `timeout` times one more than `attempts`, which counts retries: 3 s when it is the only one. Among several the
-    // next server is the better retry; the one retry left replaces a connection of a runtime that ended.
+    // `attempts` counts retries: a dead server costs 3 s when it is the only one, and a failing one 3 datagrams. Among several servers the
+    // next one is the better retry. (A lost datagram is repeated within each try, whatever this says.)
     options.timeout = Duration::from_secs(1);
-    options.attempts = if servers == 1 { 2 } else { 1 };
+    options.attempts = if servers == 1 { 2 } else { 0 };
     options
 }
 
@@ -436,15 +253,5 @@ mod tests {
         assert_eq!(share(ms(900), 3), ms(300));
         assert_eq!(share(ms(600), 2), ms(300));
         assert_eq!(share(ms(300), 1), ms(300));
-    }
-
-    #[test]
-    fn sources_of_one_file_share_and_forget() {
-        let path = Path::new("/nowhere/resolv.conf");
-        let one = Servers::of_file(path);
-        assert!(Arc::ptr_eq(&one, &Servers::of_file(path)));
-        let weak = Arc::downgrade(&one);
-        drop(one);
-        assert!(weak.upgrade().is_none());
     }
 }

@@ -14,11 +14,10 @@ use super::{
     answer::{self, Addresses, Service},
     family::{Family, Question, Secondary},
     guarded::Guarded,
-    truncated,
 };
 use crate::{
     endpoint::Address,
-    resolve::{Resolution, ResolveError, ResolveErrorKind},
+    resolve::{Resolution, ResolveError},
 };
 
 /// The addresses each target had when it last had any, so that a failed question about one target loses nothing.
@@ -36,24 +35,23 @@ impl Question<'_> {
         remembered: &Guarded<Targets>,
     ) -> Result<Resolution, ResolveError> {
         let reply = self.servers.ask(name, RecordType::SRV, self.until).await?;
+        let nothing = |why| reply.nothing(format!("SRV {name} at {}: {why}", reply.server));
         let Some((services, mut ttl)) = answer::services(name, &reply.message.answers) else {
-            return Err(nothing(
-                name,
-                "the records of the answer have another owner",
-            ));
+            return Err(nothing("the records of the answer have another owner"));
         };
         if services.is_empty() {
             return Err(nothing(
-                name,
                 "the target is \".\", so the service is declared unavailable",
             ));
         }
 
         let mut glue = glue(&reply.message.additionals, self.keep_loopback);
         let targets: BTreeSet<&Name> = services.iter().map(|service| &service.target).collect();
-        let (with_glue, without): (Vec<&Name>, Vec<&Name>) = targets
+        let (with_glue, mut without): (Vec<&Name>, Vec<&Name>) = targets
             .into_iter()
             .partition(|target| glue.contains_key(*target));
+        // Should the deadline cut the questions short, it is not the same targets each time that stay unknown.
+        remembered.with(|known| without.sort_by_key(|target| known.contains_key(*target)));
 
         let mut found = Targets::new();
         for target in with_glue {
@@ -89,15 +87,8 @@ impl Question<'_> {
                         reply.server
                     ))
                     .caused_by(error),
-                // What was cut off may have some.
-                None if reply.partial => ResolveError::of(ResolveErrorKind::Truncated).detail(
-                    format!("SRV {name} at {} ({})", reply.server, truncated::LIMIT_SRV),
-                ),
-                None if found.is_empty() => nothing(name, "no target has an address"),
-                None => nothing(
-                    name,
-                    "the targets have addresses of the other IP family only",
-                ),
+                None if found.is_empty() => nothing("no target has an address"),
+                None => nothing("the targets have addresses of the other IP family only"),
             });
         }
         remembered.with(|known| {
@@ -109,7 +100,8 @@ impl Question<'_> {
         let resolution = Resolution::new(addresses)
             .of_record("SRV")
             .valid_for(ttl.unwrap_or(Duration::ZERO));
-        Ok(if reply.partial {
+        // A target that could not be asked for is missing here, and nobody has said that it is gone.
+        Ok(if reply.partial || failure.is_some() {
             resolution.partial()
         } else {
             resolution
@@ -188,10 +180,6 @@ fn endpoints(services: &[Service], found: &Targets, family: Family) -> Vec<Addre
 fn pod_name(target: &Name) -> Option<Arc<str>> {
     let label = target.iter().next()?;
     Some(String::from_utf8_lossy(label).into())
-}
-
-fn nothing(name: &Name, why: &str) -> ResolveError {
-    ResolveError::of(ResolveErrorKind::NoData).detail(format!("SRV {name}: {why}"))
 }
 
 #[cfg(test)]
