@@ -36,6 +36,8 @@ mod answers;
 mod cadence;
 mod config;
 mod emptiness;
+#[cfg(test)]
+mod model;
 mod roles;
 mod status;
 
@@ -245,7 +247,6 @@ impl<N: NewService> Registry<N> {
     /// Connects failed or succeeded again, as the endpoints' counters tell.
     pub fn on_alarm(&mut self, now: Instant) {
         let rng = &mut self.rng;
-        let before = self.slots.len();
         let mut failed = false;
         self.slots.retain_mut(|slot| {
             match slot
@@ -262,9 +263,6 @@ impl<N: NewService> Registry<N> {
         });
         if failed {
             self.cadence.refresh(now);
-        }
-        if self.slots.len() != before {
-            self.settled = None;
         }
         self.reposition();
     }

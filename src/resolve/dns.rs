@@ -60,7 +60,7 @@ use resolv_conf::Servers;
 /// let web = Dns::headless("web.shop.svc.cluster.local", 8080)?;
 /// // The same from SRV records, which bring the port and the pods' names.
 /// let db = Dns::srv("_postgres._tcp.db.prod.svc.cluster.local")?;
-/// # Ok::<_, headless_lb::resolve::dns::NameError>(())
+/// # Ok::<_, headless_lb::NameError>(())
 /// ```
 ///
 /// # Names
@@ -85,7 +85,8 @@ use resolv_conf::Servers;
 /// (NXDOMAIN, NODATA) or with an error. With several name servers the next one is asked after a failure. A question may be dropped at any
 /// await.
 ///
-/// Clones share what they learned and their name servers; sources that read the same `resolv.conf` share the resolvers.
+/// Clones share what they learned and their name servers; sources that read the same `resolv.conf` share the resolvers. Resolving needs a
+/// tokio runtime with I/O and time.
 #[derive(Clone, Debug)]
 pub struct Dns {
     written: Arc<str>,

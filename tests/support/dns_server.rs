@@ -17,6 +17,7 @@
 
 use std::{
     collections::HashMap,
+    hash::BuildHasher as _,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
@@ -81,6 +82,7 @@ pub struct Reply {
     silent: Vec<Transport>,
     truncated: Vec<Transport>,
     raw: Option<Vec<u8>>,
+    corrupt: Option<u64>,
 }
 
 /// A record to be; without an owner it belongs to the name asked for.
@@ -359,6 +361,12 @@ impl Reply {
         self
     }
 
+    /// Flips a few bits behind the id, drawn from `seed`.
+    pub fn corrupt(mut self, seed: u64) -> Self {
+        self.corrupt = Some(seed);
+        self
+    }
+
     fn bytes(&self, query: &Message, question: &Question, transport: Transport) -> Vec<u8> {
         let id = query.metadata.id;
         if let Some(raw) = &self.raw {
@@ -407,27 +415,45 @@ impl Reply {
         if let Some(edns) = &query.edns {
             message.set_edns(edns.clone());
         }
-        encode(message, limit)
+        let mut bytes = encode(message, limit);
+        if let Some(seed) = self.corrupt {
+            corrupt(&mut bytes[2..], seed);
+        }
+        bytes
     }
 }
 
 /// As CoreDNS: TC and as many records as fit, glue dropped first.
 fn encode(mut message: Message, limit: usize) -> Vec<u8> {
     loop {
-        if let Ok(bytes) = message.to_vec()
-            && bytes.len() <= limit
+        // Too long for any message is an error of the encoder.
+        let bytes = message.to_vec().ok();
+        let length = bytes.as_ref().map_or(2 * limit, Vec::len);
+        if let Some(bytes) = bytes
+            && length <= limit
         {
             return bytes;
         }
         message.metadata.truncation = true;
         if message.additionals.is_empty() {
-            let fewer = message.answers.len() * 9 / 10;
-            message.answers.truncate(fewer);
+            let fitting = message.answers.len() * limit / length;
+            message.answers.truncate(fitting * 19 / 20);
         } else {
             message.additionals.clear();
         }
     }
 }
+
+fn corrupt(bytes: &mut [u8], seed: u64) {
+    let hash = RandomStateless::default();
+    for n in 0..=(seed % 4) {
+        let draw = usize::try_from(hash.hash_one((seed, n)) >> 1).expect("63 bits");
+        bytes[draw / 8 % bytes.len()] ^= 1 << (draw % 8);
+    }
+}
+
+/// The same for the same seed.
+type RandomStateless = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 impl Script {
     /// What to say, or nothing; logs the question.
@@ -519,7 +545,8 @@ async fn serve_connection(mut stream: TcpStream, script: Arc<Script>) -> io::Res
         if let Some((delay, bytes)) = script.reply(&query, Transport::Tcp) {
             sleep(delay).await;
             let length = u16::try_from(bytes.len()).expect("encoded to fit");
-            stream.write_u16(length).await?;
+            // In one write: two would wait 40 ms for the acknowledgement between them.
+            let bytes = [&length.to_be_bytes()[..], &bytes].concat();
             stream.write_all(&bytes).await?;
         }
     }

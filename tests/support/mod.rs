@@ -1,5 +1,9 @@
 //! What integration tests share: `mod support;` at the top of a test file.
-#![allow(dead_code, reason = "every test file uses another part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test file uses another part"
+)]
 #![allow(
     unreachable_pub,
     clippy::missing_panics_doc,

@@ -40,7 +40,7 @@ pub(super) struct Service {
     pub(super) port: u16,
 }
 
-/// The A or AAAA records of `name` among `records`, by owner; the resolver does not filter (R7).
+/// The A or AAAA records of `name` among `records`, by owner: the resolver does not filter.
 ///
 /// None when there are none. An error when there are some and none can be a pod's.
 pub(super) fn addresses(
@@ -146,7 +146,7 @@ fn owners<'a>(name: &'a Name, records: &'a [Record]) -> (Vec<&'a Name>, Option<D
     }
 }
 
-/// What the resolver's error means (note 2.4). `None` of the arms looks at an SOA record: failures carry one too.
+/// What the resolver's error means. No arm looks for an SOA record: CoreDNS sends one with SERVFAIL too, while it is not in sync.
 pub(super) fn error(error: &NetError) -> ResolveError {
     use ResolveErrorKind as Kind;
     if let NetError::Dns(DnsError::NoRecordsFound(none)) = error {

@@ -101,7 +101,7 @@ impl HostName {
     /// The absolute names to ask for, in order.
     ///
     /// Exact names of the cluster come first, then the search list, then the name as it is: the walk of a stub resolver without
-    /// `ndots`, which would cost `web.shop` three questions more (R2).
+    /// `ndots`, which would cost `web.shop` three questions more.
     pub(super) fn candidates(&self, search: &[Name], cluster: Option<&Name>) -> Vec<Name> {
         let detected = search.iter().find_map(domain_of);
         let cluster = cluster.cloned().or(detected);
@@ -188,7 +188,7 @@ fn namespace_of(entry: &Name) -> Option<String> {
 }
 
 fn join<const N: usize>(parts: [&[String]; N]) -> Option<Name> {
-    // `from_labels` makes the name absolute, so no search list and no `ndots` of the resolver ever applies (R1).
+    // `from_labels` makes the name absolute, so no search list and no `ndots` of the resolver ever applies.
     Name::from_labels(parts.into_iter().flatten().map(String::as_bytes)).ok()
 }
 

@@ -7,7 +7,7 @@ use std::{error::Error, fmt};
 /// Found when the source is made, never while it runs. The text says what to write instead.
 ///
 /// ```
-/// use headless_lb::resolve::dns::{Dns, NameErrorKind};
+/// use headless_lb::{Dns, NameErrorKind};
 ///
 /// let error = Dns::headless("http://web.shop", 8080).unwrap_err();
 /// assert_eq!(error.kind(), NameErrorKind::Scheme);

@@ -17,7 +17,7 @@ use crate::resolve::{ResolveError, ResolveErrorKind};
 
 /// Where the name servers are written, and the set that was read last.
 ///
-/// Shared by every source that reads the same file: a hundred services cost one set of resolvers and sockets (R3).
+/// Shared by every source that reads the same file: a hundred services cost one set of resolvers and sockets.
 #[derive(Debug)]
 pub(super) struct Servers {
     origin: Origin,

@@ -65,7 +65,7 @@ impl NameServers {
         })
     }
 
-    /// Asks one question: the last good server first, the next one after any failure (R4).
+    /// Asks one question: the last good server first, the next one after any failure.
     ///
     /// The resolver's own pool does not fail over on SERVFAIL and REFUSED, hence one resolver a server and this loop. Records, NXDOMAIN and
     /// NODATA are answers, and end it.
@@ -155,7 +155,7 @@ impl Server {
     }
 }
 
-/// Table 2.2 of the resolver's behaviour; what is not named here keeps its default.
+/// What is not named here keeps its default. Nothing is taken from the `options` of resolv.conf.
 fn options(servers: usize) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     // Without EDNS (the default when options come from resolv.conf) 30 endpoints already need TCP.

@@ -1,7 +1,7 @@
 //! What fits into a truncated answer.
 //!
 //! The resolver reports [`Truncated`](crate::ResolveErrorKind::Truncated) without the records. CoreDNS has by then sent as many as one TCP
-//! message holds: 4,093 A records, 1,046 SRV. One plain query gets them, as an answer that may add endpoints and removes none (R6).
+//! message holds: 4,093 A records, 1,046 SRV. One plain query gets them, as an answer that may add endpoints and removes none.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use hickory_resolver::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// How large a service may grow, for the text of errors (R20). Measured with CoreDNS; the first numbers that do not fit.
+/// How large a service may grow, for the text of errors. Measured with CoreDNS.
 pub(super) const LIMIT_A: &str = "one DNS message over TCP holds at most about 4,090 A or 2,337 AAAA records; TCP port 53 must be open";
 /// The same for SRV, which brings a second record, glue, for each endpoint.
 pub(super) const LIMIT_SRV: &str = "one DNS message over TCP holds about 570-740 SRV endpoints (446 over IPv6, half of both for dual stack); \

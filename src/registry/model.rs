@@ -1,0 +1,384 @@
+//! The registry against a naive model, over many random histories on a hand-moved clock.
+//!
+//! The model is written for reading, not for speed: maps and sets, one rule after the other. A failing
+//! history prints its seed and its events; `HEADLESS_LB_SEED=n` runs that one alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
+
+use super::{Config, Registry};
+use crate::{
+    endpoint::Endpoint,
+    resolve::{Resolution, ResolveError, ResolveErrorKind},
+    set::{EndpointSet, Position},
+};
+
+const HISTORIES: u64 = 12_000;
+const EVENTS: usize = 40;
+const HOSTS: u8 = 10;
+const SECOND: Duration = Duration::from_secs(1);
+
+type Hosts = BTreeSet<u8>;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Advance(Duration),
+    Answer(Hosts),
+    Partial(Hosts),
+    Empty { negative_ttl: u64 },
+    Fail,
+    Refuse(u8),
+    Accept(u8),
+    Refresh,
+}
+
+fn random_event(rng: &mut SmallRng, last: &Hosts) -> Event {
+    let mut hosts = |share| {
+        (0..HOSTS)
+            .filter(|_| rng.random_bool(share))
+            .collect::<Hosts>()
+    };
+    let (few, many) = (hosts(0.2), hosts(0.8));
+    match rng.random_range(0..20) {
+        0..5 => Event::Advance(SECOND.mul_f64(rng.random_range(0.0..9.0))),
+        5 => Event::Advance(SECOND.mul_f64(rng.random_range(0.0..60.0))),
+        6 => Event::Answer(many),
+        7 | 8 => Event::Answer(last.clone()),
+        9 | 10 => Event::Answer(last ^ &few),
+        11 => Event::Partial(few),
+        12..15 => Event::Empty {
+            negative_ttl: [0, 5, 25, 30][rng.random_range(0..4)],
+        },
+        15 => Event::Fail,
+        16 | 17 => Event::Refuse(rng.random_range(0..HOSTS)),
+        18 => Event::Accept(rng.random_range(0..HOSTS)),
+        _ => Event::Refresh,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    max_stale: Option<Duration>,
+    /// Endpoints in the set, with how many whole answers in a row lacked them.
+    live: BTreeMap<u8, u32>,
+    /// Endpoints that left, and when.
+    absent: BTreeMap<u8, Instant>,
+    /// The last time that an answer listed it.
+    seen: BTreeMap<u8, Instant>,
+    /// Refused connects in a row, and when the last was.
+    refused: BTreeMap<u8, (u32, Instant)>,
+    /// The empty answers that count: when, and for how long they hold.
+    empties: Vec<(Instant, Duration)>,
+    truncated: bool,
+}
+
+impl Model {
+    fn tick(&mut self, now: Instant, published: &Hosts) {
+        self.absent.retain(|_, since| now < *since + 30 * SECOND);
+        let limit = match self.max_stale {
+            None if !self.truncated => return,
+            limit => limit.unwrap_or(600 * SECOND),
+        };
+        let stays = |model: &Self, host: &u8| {
+            let fresh = now < model.seen[host] + limit;
+            let ejected = || {
+                model
+                    .is_ejected(*host, now)
+                    .unwrap_or(!published.contains(host))
+            };
+            fresh || (model.truncated && !ejected())
+        };
+        let gone: Vec<u8> = self
+            .live
+            .keys()
+            .filter(|host| !stays(self, host))
+            .copied()
+            .collect();
+        self.leave(now, &gone);
+    }
+
+    /// The absence after failure k is 100 ms doubled k - 1 times, at most 10 s, give or take 20 %:
+    /// in between, nobody can tell.
+    fn is_ejected(&self, host: u8, now: Instant) -> Option<bool> {
+        let Some((failures, at)) = self.refused.get(&host) else {
+            return Some(false);
+        };
+        let absence = (0.1 * 2_f64.powi(*failures as i32 - 1)).min(10.0);
+        match (now - *at).as_secs_f64() / absence {
+            passed if passed < 0.8 => Some(true),
+            passed if passed >= 1.2 => Some(false),
+            _ => None,
+        }
+    }
+
+    fn apply(&mut self, now: Instant, event: &Event, published: &BTreeMap<u8, Position>) {
+        match event {
+            Event::Answer(hosts) if hosts.is_empty() => self.empty(now, None, published),
+            Event::Empty { negative_ttl } => {
+                self.empty(now, Some(Duration::from_secs(*negative_ttl)), published);
+            }
+            Event::Answer(hosts) => {
+                self.empties.clear();
+                self.truncated = false;
+                let before = self.live.len();
+                self.live.iter_mut().for_each(|(_, misses)| *misses += 1);
+                self.add(now, hosts);
+                let missing = self.live.values().filter(|misses| **misses > 0).count();
+                let enough = if missing * 2 > before { 2 } else { 1 };
+                let gone: Vec<u8> = self
+                    .live
+                    .iter()
+                    .filter(|(_, misses)| **misses >= enough)
+                    .map(|(host, _)| *host)
+                    .collect();
+                self.leave(now, &gone);
+            }
+            Event::Partial(hosts) => {
+                self.truncated = true;
+                self.add(now, hosts);
+            }
+            Event::Refuse(host) if self.live.contains_key(host) => {
+                let failures = self
+                    .refused
+                    .get(host)
+                    .map_or(1, |(failures, _)| failures + 1);
+                self.refused.insert(*host, (failures, now));
+            }
+            Event::Refuse(host) => {
+                self.absent.remove(host);
+            }
+            Event::Accept(host) => {
+                self.refused.remove(host);
+            }
+            Event::Advance(_) | Event::Fail | Event::Refresh => {}
+        }
+        let known = |host: &u8| self.live.contains_key(host) || self.absent.contains_key(host);
+        self.refused.retain(|host, _| known(host));
+    }
+
+    fn add(&mut self, now: Instant, hosts: &Hosts) {
+        for host in hosts {
+            self.absent.remove(host);
+            self.seen.insert(*host, now);
+            self.live.insert(*host, 0);
+        }
+    }
+
+    fn leave(&mut self, now: Instant, hosts: &[u8]) {
+        for host in hosts {
+            self.live.remove(host);
+            self.absent.insert(*host, now);
+        }
+    }
+
+    fn empty(&mut self, now: Instant, ttl: Option<Duration>, published: &BTreeMap<u8, Position>) {
+        if self.live.is_empty() {
+            self.empties.clear();
+            self.truncated = false;
+            return;
+        }
+        let repeats = match (self.empties.last(), ttl) {
+            (Some((then, before)), Some(left)) if *before < Duration::MAX => {
+                let drift = (left + (now - *then)).as_secs_f64() - before.as_secs_f64();
+                drift.abs() <= 1.0 && !(left.is_zero() && before.is_zero())
+            }
+            _ => false,
+        };
+        if !repeats {
+            self.empties.push((now, ttl.unwrap_or(Duration::MAX)));
+        }
+        let all_ejected = published
+            .values()
+            .all(|position| *position == Position::Ejected);
+        if all_ejected || (self.empties.len() >= 3 && now >= self.empties[0].0 + 10 * SECOND) {
+            self.empties.clear();
+            self.truncated = false;
+            let all: Vec<u8> = self.live.keys().copied().collect();
+            self.leave(now, &all);
+        }
+    }
+}
+
+fn addr(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 80))
+}
+
+fn host(endpoint: &Endpoint) -> u8 {
+    (0..HOSTS)
+        .find(|&host| addr(host) == endpoint.addr())
+        .expect("an address of the history")
+}
+
+/// One registry, its model, and what readers see.
+struct Run {
+    registry: Registry<fn(&Arc<Endpoint>)>,
+    model: Model,
+    set: Arc<EndpointSet>,
+    /// Every endpoint ever seen, newest last.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// The id of each endpoint that is known to the model, live or absent.
+    ids: BTreeMap<u8, u64>,
+}
+
+impl Run {
+    fn publish(&mut self) {
+        let Some(published) = self.registry.publish() else {
+            return;
+        };
+        let set = published.snapshot().set();
+        assert!(
+            set.generation() > self.set.generation(),
+            "the generation must grow"
+        );
+        self.set = Arc::clone(set);
+        self.endpoints.extend(published.added().iter().cloned());
+    }
+
+    fn positions(&self) -> BTreeMap<u8, Position> {
+        self.set
+            .positions()
+            .map(|(position, endpoint)| (host(endpoint), position))
+            .collect()
+    }
+
+    fn step(&mut self, now: Instant, event: &Event) {
+        self.registry.on_tick(now);
+        self.publish();
+        self.model
+            .tick(now, &self.positions().into_keys().collect());
+        self.check(now);
+        let before = self.positions();
+        let of = |hosts: &Hosts| Resolution::new(hosts.iter().map(|&host| addr(host)));
+        let answer = match event {
+            Event::Answer(hosts) => Some(Ok(of(hosts))),
+            Event::Partial(hosts) => Some(Ok(of(hosts).partial())),
+            Event::Empty { negative_ttl } => {
+                Some(Err(ResolveError::of(ResolveErrorKind::NxDomain)
+                    .holds_for(Duration::from_secs(*negative_ttl))))
+            }
+            Event::Fail => Some(Err(ResolveError::of(ResolveErrorKind::ServFail))),
+            _ => None,
+        };
+        let newest = |host| {
+            self.endpoints
+                .iter()
+                .rev()
+                .find(|endpoint| endpoint.addr() == addr(host))
+        };
+        match event {
+            Event::Refuse(host) => newest(*host)
+                .into_iter()
+                .for_each(|endpoint| endpoint.refused()),
+            Event::Accept(host) => newest(*host).into_iter().for_each(|endpoint| {
+                endpoint.connected();
+            }),
+            Event::Refresh => self.registry.on_refresh(now),
+            _ => {}
+        }
+        match answer {
+            Some(answer) => {
+                self.registry.on_asked(now);
+                self.registry.on_answer(now, answer);
+            }
+            None => self.registry.on_alarm(now),
+        }
+        self.publish();
+        self.model.apply(now, event, &before);
+        self.check(now);
+    }
+
+    fn check(&mut self, now: Instant) {
+        let positions = self.positions();
+        assert!(
+            positions.keys().eq(self.model.live.keys()),
+            "{positions:?} for {:?}",
+            self.model
+        );
+        for (host, position) in &positions {
+            if let Some(ejected) = self.model.is_ejected(*host, now) {
+                assert_eq!(
+                    *position == Position::Ejected,
+                    ejected,
+                    "host {host} of {:?}",
+                    self.model
+                );
+            }
+        }
+        let Model { live, absent, .. } = &self.model;
+        self.ids
+            .retain(|host, _| live.contains_key(host) || absent.contains_key(host));
+        for endpoint in &*self.set {
+            let id = self.ids.entry(host(endpoint)).or_insert(endpoint.id());
+            assert_eq!(*id, endpoint.id(), "{endpoint} lost its history");
+        }
+        assert!(
+            self.set.available().is_empty() == live.is_empty(),
+            "no failure may leave no candidate"
+        );
+        assert!(
+            self.registry.next_deadline().is_some(),
+            "nothing would ever happen again"
+        );
+    }
+}
+
+fn run(seed: u64, history: &mut Vec<Event>) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut now = Instant::now();
+    let max_stale = rng.random_bool(0.3).then(|| 40 * SECOND);
+    let config = Config {
+        max_stale,
+        jitter_seed: seed,
+        order_seed: seed,
+        ..Config::default()
+    };
+    let registry = Registry::new("model", config, (|_| ()) as fn(&Arc<Endpoint>), now);
+    let model = Model {
+        max_stale,
+        ..Model::default()
+    };
+    let set = Arc::new(EndpointSet::of(Vec::<SocketAddr>::new()));
+    let mut run = Run {
+        registry,
+        model,
+        set,
+        endpoints: Vec::new(),
+        ids: BTreeMap::new(),
+    };
+    let mut last = Hosts::new();
+    for _ in 0..EVENTS {
+        let event = random_event(&mut rng, &last);
+        history.push(event.clone());
+        match &event {
+            Event::Advance(by) => now += *by,
+            Event::Answer(hosts) => last.clone_from(hosts),
+            _ => {}
+        }
+        run.step(now, &event);
+    }
+}
+
+#[test]
+fn twelve_thousand_random_histories_give_the_sets_that_the_rules_give() {
+    let given = std::env::var("HEADLESS_LB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse::<u64>().ok());
+    let first = given.unwrap_or_else(|| crate::draw::Draw::from_thread().bits());
+    let histories = if given.is_some() { 1 } else { HISTORIES };
+    for seed in (0..histories).map(|i| first.wrapping_add(i)) {
+        let mut history = Vec::new();
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &mut history)));
+        assert!(
+            result.is_ok(),
+            "HEADLESS_LB_SEED={seed} fails at the end of {history:?}"
+        );
+    }
+}
