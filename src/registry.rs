@@ -234,7 +234,6 @@ impl<N: NewService> Registry<N> {
             Err(error) if error.is_empty() => self.on_empty(now, error),
             Err(error) => self.on_failure(now, error),
         }
-        self.status.answers += 1;
         self.status.failures = self.cadence.failures();
         self.status.pending_empty = self.emptiness.counted();
     }

@@ -153,7 +153,7 @@ async fn each_endpoint_is_tried_at_most_once_and_the_error_lists_them() {
     for host in 1..=3 {
         assert!(text.contains(&pod(host).to_string()), "{text}");
     }
-    let Error::Unready { tried, error, .. } = error else {
+    let Error::Unsent { tried, error, .. } = error else {
         panic!("{text}")
     };
     assert_eq!(
