@@ -1,8 +1,8 @@
 //! One pod: its address, its name if DNS told one, and its live counters.
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, iter,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -130,6 +130,7 @@ impl Endpoint {
     }
 
     /// Requests in flight: picks that were not dropped yet.
+    #[inline]
     pub fn pending(&self) -> u32 {
         self.counters.pending.load(Relaxed)
     }
@@ -137,6 +138,7 @@ impl Endpoint {
     /// Counts one request until the guard is dropped.
     ///
     /// A [`Pick`](crate::Pick) does this by itself; call it for work that goes on after the pick, such as a response body.
+    #[inline]
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.counters.pending.fetch_add(1, Relaxed);
         InFlight {
@@ -200,6 +202,7 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
+    #[inline]
     fn drop(&mut self) {
         self.endpoint.counters.pending.fetch_sub(1, Relaxed);
     }
@@ -219,10 +222,24 @@ pub(crate) fn rank(socket: SocketAddr, seed: u64) -> u64 {
 }
 
 /// Kubernetes names a pod without a hostname after its address, with dashes for dots or colons.
+///
+/// Written into a buffer: picks of a pod by its ordinal come here, and must not allocate.
 fn is_dashed_ip(name: &str) -> bool {
-    name.replace('-', ".").parse::<Ipv4Addr>().is_ok()
-        || name.replace('-', ":").parse::<Ipv6Addr>().is_ok()
+    let mut buffer = [0; LONGEST_IP];
+    let Some(text) = buffer.get_mut(..name.len()) else {
+        return false;
+    };
+    let mut is_ip_with = |separator| {
+        for (to, from) in iter::zip(text.iter_mut(), name.bytes()) {
+            *to = if from == b'-' { separator } else { from };
+        }
+        std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok())
+    };
+    is_ip_with(b'.') || is_ip_with(b':')
 }
+
+/// Eight groups of four digits with colons between.
+const LONGEST_IP: usize = 39;
 
 /// As one string, so that width and alignment apply to the whole.
 fn write_labelled(

@@ -133,11 +133,13 @@ impl<S> Snapshot<S> {
     }
 
     /// The endpoints.
+    #[inline]
     pub fn set(&self) -> &Arc<EndpointSet> {
         &self.set
     }
 
     /// The service of the endpoint at `index` of the set.
+    #[inline]
     pub fn service(&self, index: usize) -> Option<&S> {
         self.services.get(index)
     }

@@ -113,6 +113,7 @@ impl EndpointSet {
     }
 
     /// How many endpoints there are, ejected and rejected ones included.
+    #[inline]
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
@@ -146,6 +147,7 @@ impl EndpointSet {
 
     /// What a policy sees: primary, replicas and endpoints of unknown role. If none of these is
     /// left, the ejected ones: a request that may fail beats one that must.
+    #[inline]
     pub fn available(&self) -> Candidates<'_> {
         let available = 0..self.ends[Position::Unknown as usize];
         let range = if available.is_empty() {
@@ -162,6 +164,7 @@ impl EndpointSet {
         }
     }
 
+    #[inline]
     pub(crate) fn at(&self, index: usize) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(index)
     }
@@ -178,6 +181,7 @@ impl EndpointSet {
         }
     }
 
+    #[inline]
     fn group(&self, position: Position) -> Range<usize> {
         let index = position as usize;
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -248,16 +252,19 @@ impl<'a> Candidates<'a> {
     }
 
     /// Whether there is none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The candidate number `i`, counted from 0; `None` from [`len`](Self::len) on.
+    #[inline]
     pub fn get(&self, i: usize) -> Option<&'a Endpoint> {
         Some(self.choose(i)?.endpoint())
     }
 
     /// Picks the candidate number `i`; `None` from [`len`](Self::len) on.
+    #[inline]
     pub fn choose(&self, i: usize) -> Option<Choice<'a>> {
         if i >= self.len() {
             return None;
@@ -275,18 +282,21 @@ impl<'a> Candidates<'a> {
 
     /// Only the accepted primary: one or none.
     #[must_use]
+    #[inline]
     pub fn primaries(self) -> Self {
         self.narrow(self.set.group(Position::Primary))
     }
 
     /// Only the replicas.
     #[must_use]
+    #[inline]
     pub fn replicas(self) -> Self {
         self.narrow(self.set.group(Position::Replica))
     }
 
     /// These, or if there is none, the others.
     #[must_use]
+    #[inline]
     pub fn or(self, others: Self) -> Self {
         if self.is_empty() { others } else { self }
     }
@@ -296,6 +306,7 @@ impl<'a> Candidates<'a> {
         self.key
     }
 
+    #[inline]
     pub(crate) fn with_key(mut self, key: Option<u64>) -> Self {
         self.key = key;
         self
@@ -307,21 +318,33 @@ impl<'a> Candidates<'a> {
         self.narrow(self.start..self.end)
     }
 
+    #[inline]
     fn narrow(mut self, range: Range<usize>) -> Self {
         self.start = self.start.max(range.start);
         self.end = self.end.min(range.end).max(self.start);
-        let first = self.excluded.partition_point(|&index| index < self.start);
-        let last = self.excluded.partition_point(|&index| index < self.end);
-        self.excluded = &self.excluded[first..last];
+        if !self.excluded.is_empty() {
+            let first = self.excluded.partition_point(|&index| index < self.start);
+            let last = self.excluded.partition_point(|&index| index < self.end);
+            self.excluded = &self.excluded[first..last];
+        }
         self
     }
 
-    /// The index in the set of candidate `i`. The k-th excluded index is `excluded[k] - k` candidates
-    /// in, so a binary search tells how many lie before it.
+    /// The index in the set of candidate `i`.
+    #[inline]
     fn index(&self, i: usize) -> usize {
-        if self.excluded.is_empty() {
-            return self.start + i;
-        }
+        self.start
+            + if self.excluded.is_empty() {
+                i
+            } else {
+                self.stepped_over(i)
+            }
+    }
+
+    /// `i` and the number of those left out before candidate `i`. The k-th excluded index is
+    /// `excluded[k] - k` candidates in, so a binary search tells.
+    #[cold]
+    fn stepped_over(&self, i: usize) -> usize {
         let (mut low, mut high) = (0, self.excluded.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -331,16 +354,18 @@ impl<'a> Candidates<'a> {
                 high = middle;
             }
         }
-        self.start + i + low
+        i + low
     }
 }
 
 impl<'a> Choice<'a> {
     /// The endpoint that was chosen.
+    #[inline]
     pub fn endpoint(&self) -> &'a Endpoint {
         &self.set.endpoints[self.index]
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> usize {
         self.index
     }

@@ -1,0 +1,113 @@
+//! A pick allocates nothing, by any policy.
+//!
+//! The allocator counts for the whole process, so this file holds one test.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use headless_lb::{
+    Address, Balancer, Endpoint, First, Fixed, LeastRequest, Policy, Position, PreferReplica,
+    Primary, Random, Replica, Role, RoundRobin, policy_fn, probe_fn,
+};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const PICKS: u64 = 1_000;
+
+#[test]
+fn no_pick_allocates() {
+    let db = database();
+    let policies: [(&str, Arc<dyn Policy>); 9] = [
+        ("First", Arc::new(First::new())),
+        ("LeastRequest", Arc::new(LeastRequest::new())),
+        (
+            "policy_fn",
+            Arc::new(policy_fn(|candidates| candidates.choose(0))),
+        ),
+        ("PreferReplica", Arc::new(PreferReplica(Random::new()))),
+        ("Primary", Arc::new(Primary)),
+        ("Random", Arc::new(Random::new())),
+        ("Random, seeded", Arc::new(Random::seeded(1))),
+        ("Replica", Arc::new(Replica(LeastRequest::new()))),
+        ("RoundRobin", Arc::new(RoundRobin::new())),
+    ];
+    let _profiler = dhat::Profiler::builder().testing().build();
+    for (name, policy) in policies {
+        let db = db.with_policy(policy);
+        assert_eq!(allocations(|| drop(db.pick().unwrap())), 0, "{name}: pick");
+        assert_eq!(
+            allocations(|| drop(db.pick_for("key").unwrap())),
+            0,
+            "{name}: pick_for"
+        );
+    }
+    assert_eq!(
+        allocations(|| drop(db.pod("db-2").unwrap())),
+        0,
+        "pod by name"
+    );
+    assert_eq!(
+        allocations(|| drop(db.pod(2).unwrap())),
+        0,
+        "pod by ordinal"
+    );
+    let other = db.clone();
+    assert_eq!(
+        allocations(|| drop(other.clone().pick().unwrap())),
+        0,
+        "pick of a clone"
+    );
+    // What is counted is counted: a list of picks is on the heap.
+    assert!(allocations(|| drop(db.pick_many(2).unwrap())) >= PICKS);
+}
+
+/// Allocations of 1,000 calls, after one that warms up.
+fn allocations(mut call: impl FnMut()) -> u64 {
+    call();
+    let before = dhat::HeapStats::get().total_blocks;
+    (0..PICKS).for_each(|_| call());
+    dhat::HeapStats::get().total_blocks - before
+}
+
+/// Five pods, the first of which is the primary. The driver has done its work and is gone.
+fn database() -> Balancer<Arc<SocketAddr>> {
+    let pod =
+        |i: u8| Address::from(SocketAddr::from(([10, 0, 0, i], 5432))).named(format!("db-{i}"));
+    let role = |endpoint: &Endpoint| {
+        let role = if endpoint.name() == Some("db-0") {
+            Role::Primary
+        } else {
+            Role::Replica
+        };
+        async move { Ok(role.into()) }
+    };
+    let builder = Balancer::builder(Fixed::new((0..5).map(pod))).probe(probe_fn(role));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (db, driver) = builder.build_with(|endpoint: &Arc<Endpoint>| Arc::new(endpoint.addr()));
+        let observed = async {
+            while !db
+                .endpoints()
+                .positions()
+                .map(|(position, _)| position)
+                .eq([
+                    Position::Primary,
+                    Position::Replica,
+                    Position::Replica,
+                    Position::Replica,
+                    Position::Replica,
+                ])
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = driver => unreachable!("a handle is alive"),
+            () = observed => {}
+        }
+        db
+    })
+}

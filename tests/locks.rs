@@ -1,0 +1,59 @@
+//! The source of a pick names no lock and awaits nothing.
+//!
+//! This reads text, so it is not a proof: what lies beneath may lock too. `arc_swap` promises that its
+//! `load` does not, `Arc` and atomics do not, and the rest of a pick is in these files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ON_THE_WAY: [&str; 5] = [
+    "balancer/pick.rs",
+    "draw.rs",
+    "endpoint.rs",
+    "policy.rs",
+    "set.rs",
+];
+const BLOCKING: [&str; 6] = ["Mutex", "RwLock", "Condvar", "Barrier", ".lock()", ".await"];
+
+#[test]
+fn no_file_that_a_pick_runs_through_names_a_lock() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let policies = fs::read_dir(source.join("policy")).unwrap();
+    let files: Vec<PathBuf> = policies
+        .map(|entry| entry.unwrap().path())
+        .chain(ON_THE_WAY.map(|file| source.join(file)))
+        .collect();
+    assert!(files.len() >= 10, "the policies are elsewhere: {files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+        {
+            let blocking = BLOCKING.iter().find(|word| line.contains(**word));
+            assert_eq!(blocking, None, "{}: {line}", file.display());
+        }
+    }
+}
+
+/// The handle's file also has what waits for a set: only its picks are read.
+#[test]
+fn the_picks_of_the_handle_load_once_and_await_nothing() {
+    let text = include_str!("../src/balancer.rs");
+    let start = text.find("impl<S: Clone> Balancer<S> {").unwrap();
+    let picks = &text[start..];
+    let picks = &picks[..picks.find("\n}\n").unwrap()];
+    assert!(picks.contains("fn pick_with"), "the picks are elsewhere");
+    for function in picks.split("    pub") {
+        assert!(
+            function.matches("snapshot.load()").count() <= 1,
+            "{function}"
+        );
+        assert!(
+            BLOCKING.iter().all(|word| !function.contains(word)),
+            "{function}"
+        );
+    }
+}
