@@ -27,10 +27,11 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
 usage: watch NAME:PORT [--server IP:PORT] [--for SECONDS]
-       watch --srv _PORT._PROTO.NAME [--server IP:PORT] [--for SECONDS]
+       watch --srv NAME:PORTNAME [--server IP:PORT] [--for SECONDS]
 
   NAME:PORT         a headless service and the port that its containers listen on
-  --srv             ask for SRV records: pod names, and each pod's own port
+  --srv             ask for SRV records: pod names, and each pod's own port. The port goes by its
+                    name then: web.shop:http, or as DNS has it, _http._tcp.web.shop
   --server IP:PORT  ask this name server (default: those of /etc/resolv.conf)
   --for SECONDS     end after this long (default: with Ctrl-C)";
 
@@ -121,7 +122,7 @@ impl Outcome {
             text += &format!(": {error}");
         }
         if now.pending_empty > 0 {
-            text += &format!("; heard {} times, not believed yet", now.pending_empty);
+            text += &format!("; heard {}x, not believed yet", now.pending_empty);
         }
         if status.error().is_some() && status.endpoints() > 0 {
             text += &format!("; keeping {} endpoints", status.endpoints());
@@ -219,8 +220,15 @@ impl Args {
     }
 
     fn source(&self) -> Result<Dns> {
-        let source = if self.srv {
+        let source = if self.srv && self.name.starts_with('_') {
             Dns::srv(&self.name)?
+        } else if self.srv {
+            let (name, port) = self
+                .name
+                .rsplit_once(':')
+                .filter(|(_, port)| port.parse::<u16>().is_err())
+                .ok_or("SRV records go by the port's name: give NAME:PORTNAME")?;
+            Dns::srv(&format!("_{port}._tcp.{name}"))?
         } else {
             let (name, port) = self
                 .name

@@ -22,7 +22,8 @@ pub(crate) fn exponential(base: Duration, cap: Duration, failures: u32) -> Durat
 
 /// `delay` scaled by a factor drawn uniformly from `low..high`.
 pub(crate) fn spread(delay: Duration, low: f64, high: f64, random: f64) -> Duration {
-    delay.mul_f64(low + (high - low) * random)
+    Duration::try_from_secs_f64(delay.as_secs_f64() * (low + (high - low) * random))
+        .unwrap_or(delay)
 }
 
 #[cfg(test)]

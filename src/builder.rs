@@ -10,7 +10,7 @@ use crate::{
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     probe::Probe,
-    registry::{Config, EmptyMode, NewService, Registry},
+    registry::{Config, EmptyMode, FOREVER, NewService, Registry},
     resolve::Resolve,
 };
 
@@ -92,7 +92,7 @@ impl Builder {
 
     /// The shortest time between two questions. Default 1 s: CoreDNS permits `ttl 0`. At least 1 ms.
     pub fn min_interval(mut self, interval: Duration) -> Self {
-        self.config.min_interval = interval.max(Duration::from_millis(1));
+        self.config.min_interval = interval;
         self
     }
 
@@ -111,7 +111,7 @@ impl Builder {
     }
 
     /// Drops endpoints that no answer confirmed for this long, as when DNS is down. Default: never, as
-    /// an old address that works beats none. 10 min is a good value where other services soon re-use
+    /// an old address that works beats none. At least two refresh intervals. 10 min is a good value where other services soon re-use
     /// addresses.
     pub fn max_stale(mut self, age: Duration) -> Self {
         self.config.max_stale = Some(age);
@@ -128,14 +128,14 @@ impl Builder {
     /// How long a call, or [`resolved`](Balancer::resolved), waits for the first answer. Default 10 s:
     /// name servers may still be starting with the node. Zero fails at once.
     pub fn initial_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.initial_timeout = timeout;
+        self.settings.initial_timeout = timeout.min(FOREVER);
         self
     }
 
     /// How long a call waits while the set is known to be empty. Default zero: fail at once, so that
     /// the caller can answer 503. Set it for services that scale to zero and wake up.
     pub fn wait_when_empty(mut self, timeout: Duration) -> Self {
-        self.settings.wait_when_empty = timeout;
+        self.settings.wait_when_empty = timeout.min(FOREVER);
         self
     }
 
@@ -177,7 +177,6 @@ impl Builder {
     /// As [`build`](Self::build), with a service for each endpoint.
     pub fn build_with<N: NewService>(&self, new_service: N) -> (Balancer<N::Service>, Driver) {
         let mut config = self.config.clone();
-        config.refresh_interval = config.refresh_interval.max(config.min_interval);
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
             Arc::clone(&self.service),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     balancer::{Shared, Signals},
-    registry::{NewService, Registry},
+    registry::{NewService, Published, Registry},
     resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
 };
 
@@ -149,17 +149,19 @@ impl<N: NewService> Loop<N> {
         }
     }
 
-    /// Readers see the set first, then the status: a status never tells of what a pick cannot find.
     fn publish(&mut self) {
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
-        if let Some(published) = self.registry.publish() {
-            events::changed(self.registry.status(), &published);
+        let published = self.registry.publish();
+        if let Some(published) = &published {
+            events::changed(self.registry.status(), published);
             self.probing.follow(published.snapshot().set());
-            shared.publish(published.into_snapshot());
         }
-        shared.tell(self.registry.status());
+        shared.publish(
+            published.map(Published::into_snapshot),
+            self.registry.status(),
+        );
     }
 }
 

@@ -247,14 +247,15 @@ fn is_dashed_ip(name: &str) -> bool {
 /// Eight groups of four digits with colons between.
 const LONGEST_IP: usize = 39;
 
+/// As one string, so that width and alignment apply to the whole.
 fn write_labelled(
     f: &mut fmt::Formatter<'_>,
     name: Option<&str>,
     socket: SocketAddr,
 ) -> fmt::Result {
     match name {
-        Some(name) => write!(f, "{name} {socket}"),
-        None => write!(f, "{socket}"),
+        Some(name) => f.pad(&format!("{name} {socket}")),
+        None => f.pad(&socket.to_string()),
     }
 }
 

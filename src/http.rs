@@ -13,9 +13,11 @@ mod connection;
 mod error;
 mod pod;
 mod request;
+mod service;
 
 pub use error::HttpError;
 pub use pod::HttpPod;
+pub use service::{HttpResponseFuture, HttpService};
 
 impl Builder {
     /// Builds a balanced HTTP/1.1 client over request bodies of type `B`, and spawns its driver.

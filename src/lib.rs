@@ -1,9 +1,80 @@
 //! Client-side load balancing over Kubernetes headless services.
+//!
+//! A headless service has no virtual IP: DNS answers with one address per ready pod. This crate
+//! resolves the name again and again into an [`EndpointSet`], swaps the set atomically, and a
+//! [`Policy`] picks the pod for each request or connection, which goes there directly.
+//!
+//! ```no_run
+//! use headless_lb::{Balancer, Dns, LeastRequest};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let db = Balancer::builder(Dns::srv("_postgres._tcp.db.prod.svc.cluster.local")?)
+//!     .policy(LeastRequest::new())
+//!     .spawn();
+//! db.resolved().await?;
+//! let pick = db.pick()?; // counts as in flight until it is dropped
+//! let connection = tokio::net::TcpStream::connect(pick.addr()).await;
+//! match &connection {
+//!     Ok(_) => db.reached(pick.endpoint()),
+//!     Err(_) => db.unreachable(pick.endpoint()), // set aside for a moment; DNS is asked again
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! | you want to | see |
+//! |---|---|
+//! | call an HTTP service | [`Builder::spawn_http`] |
+//! | balance tower services of your own | [`Builder::spawn_with`], [`BalanceLayer`] |
+//! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
+//! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
+//! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
+//! | pick in your own way | [`Policy`], [`policy_fn`] |
+//! | know primary from replica | [`Probe`], [`probe_fn`], [`Primary`], [`Replica`] |
+//! | change a default | [`Builder`]: each setting with its reason |
+//! | drive the state machine by hand | [`registry`] |
+//!
+//! # How it works
+//!
+//! ```text
+//!                    ONE WRITER (a task)                        MANY READERS (every request)
+//!
+//!  DNS --> Resolve --> Resolution                                   policy (of the handle)
+//!  interval,  |            |                                          | Candidates -> Choice
+//!  back-off   |       +----v-----+   Snapshot{                   +----v-----+
+//!             +-------+ Registry +--> EndpointSet, --> ArcSwap --> Balancer +--> Pick{service,
+//!  Probe ------------>| (no I/O) |    services }                 +----+-----+      in flight}
+//!        Observation  +----^-----+                                    |
+//!                          +---- alarm ----- counters on the Endpoint <--- done, refused
+//!
+//!  EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
+//! ```
+//!
+//! - **The reader only reads.** A pick loads one pointer, and takes no lock, allocates nothing, reads
+//!   no clock. Endpoint and service come from that one snapshot.
+//! - **One writer.** The [`Driver`] alone publishes. Requests write only counters on their endpoint,
+//!   which survive every swap and a short absence.
+//! - **Doubt never shrinks a set.** A failed, truncated or half answer adds or changes nothing;
+//!   emptiness is confirmed before it is believed ([`EmptyMode`]).
+//! - **DNS is a hint, connections are the truth.** A pod that refuses is set aside, and an unsent
+//!   request goes elsewhere.
+//!
+//! # Not in a cluster
+//!
+//! Everything runs on one machine: [`Fixed`] and [`System`] need no DNS server, and
+//! [`Dns::name_servers`](resolve::dns::Dns::name_servers) takes any. The examples bring a DNS server
+//! and pods of their own.
+//!
+//! # Features
+//!
+//! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// In the order of the layers: a module uses only those above it (`tests/modules.rs`).
 mod backoff;
 mod draw;
-
 mod eject;
 mod endpoint;
 mod probe;
@@ -14,8 +85,9 @@ mod policy;
 pub mod registry;
 
 mod balancer;
-mod builder;
 mod driver;
+
+mod builder;
 mod service;
 
 #[cfg(feature = "http")]
@@ -26,7 +98,7 @@ pub use builder::Builder;
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 #[cfg(feature = "http")]
-pub use http::{HttpError, HttpPod};
+pub use http::{HttpError, HttpPod, HttpResponseFuture, HttpService};
 pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
     policy_fn,
@@ -38,3 +110,8 @@ pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use service::{BalanceLayer, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+
+/// The programs of the README compile.
+#[cfg(all(doctest, feature = "dns", feature = "http"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

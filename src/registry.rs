@@ -43,6 +43,7 @@ mod status;
 
 use answers::Fingerprint;
 use cadence::Cadence;
+pub(crate) use config::FOREVER;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
 use roles::{Claim, Roles};
@@ -188,6 +189,7 @@ impl<S> Published<S> {
 impl<N: NewService> Registry<N> {
     /// Knows nothing yet, and wants to ask at once.
     pub fn new(service: impl Into<Arc<str>>, config: Config, new_service: N, now: Instant) -> Self {
+        let config = config.bounded();
         Self {
             new_service,
             slots: Vec::new(),
@@ -238,7 +240,6 @@ impl<N: NewService> Registry<N> {
             Err(error) if error.is_empty() => self.on_empty(now, error),
             Err(error) => self.on_failure(now, error),
         }
-        self.status.answers += 1;
         self.status.failures = self.cadence.failures();
         self.status.pending_empty = self.emptiness.counted();
     }

@@ -209,7 +209,7 @@ impl fmt::Display for ResolveErrorKind {
             Self::Malformed => "malformed answer",
             Self::NoData => "no records of this type (NODATA)",
             Self::NoServers => "no name server is configured",
-            Self::NxDomain => "no such name (NXDOMAIN: no ready pod, no such service, or a wrong name look the same)",
+            Self::NxDomain => "no such name (NXDOMAIN)",
             Self::Other => "resolution failed",
             Self::OtherRcode => "the name server answered with an error",
             Self::Refused => "the name server refused (REFUSED)",
@@ -286,12 +286,22 @@ impl fmt::Display for ResolveError {
         if let Some(detail) = &self.detail {
             write!(f, "{detail}: ")?;
         }
-        self.kind.fmt(f)
+        match (self.kind, &self.source) {
+            // Only the source knows what happened.
+            (ResolveErrorKind::Other, Some(source)) => source.fmt(f),
+            (kind, _) => kind.fmt(f),
+        }
     }
 }
 
 impl Error for ResolveError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        let source = self.source.as_deref()?;
+        // An error that stands in the text is not told twice.
+        if self.kind == ResolveErrorKind::Other {
+            source.source()
+        } else {
+            Some(source)
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -14,18 +14,22 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    balancer::{Balancer, Pick, PickError, Wait},
+    balancer::{Balancer, PickError},
     builder::Builder,
-    endpoint::{Endpoint, InFlight},
+    endpoint::Endpoint,
     registry::NewService,
 };
+
+mod attempts;
+
+pub(crate) use attempts::{Attempts, Call};
 
 /// Each call goes to the endpoint that the policy picks.
 ///
 /// `poll_ready` is always ready and reserves nothing: an endpoint is picked when the response future
-/// is polled first, and *its* readiness is awaited then. If it fails (for an HTTP pod: no connection
-/// can be made) the request is still here, and goes to another endpoint, each at most once and at
-/// most [`max_attempts`](Builder::max_attempts) in all. The one that failed is set aside.
+/// is polled first, and *its* readiness is awaited then. If it fails (no connection can be made) the
+/// request is still here, and goes to another endpoint, each at most once and at most
+/// [`max_attempts`](Builder::max_attempts) in all. The one that failed is set aside.
 ///
 /// Before the source's first answer a call waits up to
 /// [`initial_timeout`](Builder::initial_timeout).
@@ -43,44 +47,20 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         ResponseFuture {
-            balancer: self.clone(),
-            request: Some(request),
-            tried: Vec::new(),
-            unready: None,
-            state: State::Pick,
+            attempts: Attempts::new(self.clone(), request),
         }
     }
 }
 
 pin_project! {
-    /// The response of a [`Balancer`]. Dropping it ends the request.
+    /// The response of a [`Balancer`] over tower services. Dropping it ends the request.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, Request>
     where
         S: Service<Request>,
     {
-        balancer: Balancer<S>,
-        // Taken when the endpoint is called.
-        request: Option<Request>,
-        tried: Vec<Arc<Endpoint>>,
-        // Why the last one tried was not ready.
-        unready: Option<S::Error>,
         #[pin]
-        state: State<S, S::Future>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<S, F> {
-        // To pick an endpoint: Wait if there is none yet, else Checkout, or the end.
-        Pick,
-        // For endpoints: Pick once there are some, or the end.
-        Wait { wait: Wait },
-        // For the endpoint's readiness: Call, or Pick another.
-        Checkout { pick: Option<Pick<S>> },
-        // For its response: the end. The request counts as in flight until then.
-        Call { #[pin] call: F, in_flight: InFlight },
+        attempts: Attempts<Plain, S, Request>,
     }
 }
 
@@ -91,69 +71,29 @@ where
     type Output = Result<S::Response, Error<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProjection::Pick => match this.balancer.pick_with(None, this.tried) {
-                    Ok(pick) => this.state.set(State::Checkout { pick: Some(pick) }),
-                    Err(error) => {
-                        if let Some(error) = this.unready.take() {
-                            return Poll::Ready(Err(Error::unready(
-                                this.balancer,
-                                this.tried,
-                                error,
-                            )));
-                        }
-                        match this.balancer.wait_for(&error) {
-                            Some(wait) => this.state.set(State::Wait { wait }),
-                            None => return Poll::Ready(Err(Error::Pick(error))),
-                        }
-                    }
-                },
-                StateProjection::Wait { wait } => {
-                    ready!(wait.as_mut().poll(cx)).map_err(Error::Pick)?;
-                    this.state.set(State::Pick);
-                }
-                StateProjection::Checkout { pick } => {
-                    let mut picked = pick
-                        .take()
-                        .expect("a pick is taken out only to replace the state");
-                    match picked.service_mut().poll_ready(cx) {
-                        Poll::Pending => {
-                            *pick = Some(picked);
-                            return Poll::Pending;
-                        }
-                        Poll::Ready(Ok(())) => {
-                            this.balancer.reached(picked.endpoint());
-                            let request =
-                                this.request.take().expect("a request is called with once");
-                            let (mut service, in_flight) = picked.into_parts();
-                            let call = service.call(request);
-                            this.state.set(State::Call { call, in_flight });
-                        }
-                        Poll::Ready(Err(error)) => {
-                            this.balancer.unreachable(picked.endpoint());
-                            this.tried.push(Arc::clone(picked.endpoint()));
-                            if this.tried.len() >= this.balancer.max_attempts() {
-                                let error = Error::unready(this.balancer, this.tried, error);
-                                return Poll::Ready(Err(error));
-                            }
-                            *this.unready = Some(error);
-                            this.state.set(State::Pick);
-                        }
-                    }
-                }
-                StateProjection::Call { call, in_flight } => {
-                    let result = ready!(call.poll(cx));
-                    let endpoint = in_flight.endpoint();
-                    return Poll::Ready(result.map_err(|error| Error::Service {
-                        service: this.balancer.status().service().into(),
-                        endpoint: Arc::clone(endpoint),
-                        error,
-                    }));
-                }
-            }
-        }
+        self.project().attempts.poll(cx)
+    }
+}
+
+/// How any tower service is called: a request that it took is gone.
+enum Plain {}
+
+impl<S: Service<Request>, Request> Call<S, Request> for Plain {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Failed = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        service.poll_ready(cx)
+    }
+
+    fn call(mut service: S, request: Request) -> S::Future {
+        service.call(request)
+    }
+
+    fn recover(failed: S::Error) -> (S::Error, Option<Request>) {
+        (failed, None)
     }
 }
 
@@ -172,13 +112,13 @@ pub enum Error<E> {
         /// What it failed with.
         error: E,
     },
-    /// No endpoint that was tried became ready. The request was not sent.
-    Unready {
+    /// No endpoint that was tried took the request. None of them can have seen it.
+    Unsent {
         /// The name of the service.
         service: Arc<str>,
         /// The endpoints that were tried, in order.
         tried: Vec<Arc<Endpoint>>,
-        /// Why the last of them was not ready.
+        /// Why the last of them did not.
         error: E,
     },
 }
@@ -189,9 +129,13 @@ impl<E> Error<E> {
         !matches!(self, Self::Service { .. })
     }
 
-    fn unready<S>(balancer: &Balancer<S>, tried: &mut Vec<Arc<Endpoint>>, error: E) -> Self {
+    pub(crate) fn unsent<S>(
+        balancer: &Balancer<S>,
+        tried: &mut Vec<Arc<Endpoint>>,
+        error: E,
+    ) -> Self {
         let service = balancer.status().service().into();
-        Self::Unready {
+        Self::Unsent {
             service,
             tried: std::mem::take(tried),
             error,
@@ -208,14 +152,14 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
                 endpoint,
                 error,
             } => write!(f, "{service}: {endpoint}: {error}"),
-            Self::Unready {
+            Self::Unsent {
                 service,
                 tried,
                 error,
             } => {
                 write!(
                     f,
-                    "{service}: none of {} endpoints took a connection (",
+                    "{service}: none of {} endpoints took the request (",
                     tried.len()
                 )?;
                 for (i, endpoint) in tried.iter().enumerate() {
@@ -232,7 +176,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
         // The error itself stands in the text; what lies beneath it follows.
         match self {
             Self::Pick(error) => error.source(),
-            Self::Service { error, .. } | Self::Unready { error, .. } => error.source(),
+            Self::Service { error, .. } | Self::Unsent { error, .. } => error.source(),
         }
     }
 }
@@ -290,7 +234,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("tried", &self.tried)
-            .finish_non_exhaustive()
+            .field("attempts", &self.attempts)
+            .finish()
     }
 }

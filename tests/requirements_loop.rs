@@ -20,7 +20,10 @@ fn builder(script: &Script) -> Builder {
 /// A balancer whose first answer has come.
 async fn resolved(script: &Script, builder: Builder) -> Balancer {
     let balancer = builder.spawn();
-    balancer.resolved().await.unwrap();
+    balancer
+        .resolved()
+        .await
+        .expect("the script answers at once");
     assert!(!script.asked().is_empty());
     balancer
 }

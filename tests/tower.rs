@@ -153,7 +153,7 @@ async fn each_endpoint_is_tried_at_most_once_and_the_error_lists_them() {
     for host in 1..=3 {
         assert!(text.contains(&pod(host).to_string()), "{text}");
     }
-    let Error::Unready { tried, error, .. } = error else {
+    let Error::Unsent { tried, error, .. } = error else {
         panic!("{text}")
     };
     assert_eq!(
@@ -338,4 +338,48 @@ async fn ten_thousand_endpoints_work() {
         .collect();
     assert_eq!(picked.len(), 10_000, "round robin, on one thread");
     assert_eq!(balancer.pick_many(10_000).unwrap().len(), 10_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn absurd_durations_are_only_long_or_short() {
+    for absurd in [Duration::MAX, Duration::ZERO] {
+        let script = Script::new(Ok(headless_lb::Resolution::new([pod(1)]).valid_for(absurd)));
+        let probe =
+            headless_lb::probe_fn(|_: &Endpoint| async { Ok(headless_lb::Role::Primary.into()) });
+        let builder = Balancer::builder(script.clone())
+            .refresh_interval(absurd)
+            .min_interval(absurd)
+            .respect_ttl(absurd)
+            .max_stale(absurd)
+            .linger(absurd)
+            .initial_timeout(absurd)
+            .wait_when_empty(absurd)
+            .empty(headless_lb::EmptyMode::Confirm {
+                answers: 0,
+                over: absurd,
+            })
+            .max_attempts(0)
+            .probe(probe);
+        let (balancer, _) = spawn(&builder, |_| Behaviour::Answers);
+        sleep(SECOND).await;
+        balancer.clone().oneshot(String::new()).await.unwrap();
+        script.say(Err(headless_lb::ResolveError::empty().holds_for(absurd)));
+        balancer.refresh();
+        sleep(3 * SECOND).await;
+        script.say(servfail());
+        balancer.refresh();
+        sleep(3 * SECOND).await;
+        script.say(pods(1..=2));
+        balancer.refresh();
+        sleep(3 * SECOND).await;
+        assert!(balancer.pick().is_ok(), "{balancer}");
+        balancer.unreachable(balancer.pick().unwrap().endpoint());
+        sleep(3 * SECOND).await;
+        balancer.oneshot(String::new()).await.unwrap();
+        assert!(
+            script.asked().len() < 20_000,
+            "{} questions in 13 s",
+            script.asked().len()
+        );
+    }
 }

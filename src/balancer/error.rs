@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::registry::{Ago, Status};
+use crate::{
+    registry::{Ago, Status},
+    resolve::ResolveErrorKind,
+};
 
 /// Why nothing was picked. Each variant calls for something else, and each names the service and
 /// the cause; the [`Status`] inside tells the age of what is known.
@@ -63,6 +66,9 @@ impl fmt::Display for PickError {
         }
         if let Some(cause) = status.error() {
             write!(f, ": {cause}")?;
+            if cause.kind() == ResolveErrorKind::NxDomain {
+                f.write_str("; zero ready pods, a missing service and a wrong name look the same")?;
+            }
         }
         if let Some(good) = status.last_good() {
             write!(f, " (last good answer {} ago)", Ago(good))?;

@@ -68,23 +68,27 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Hands a snapshot to the readers. Called by the driver alone.
-    pub(crate) fn publish(&self, snapshot: Snapshot<S>) {
-        let set = Arc::clone(snapshot.set());
-        self.snapshot.store(Arc::new(snapshot));
-        self.changed.send_replace(set);
-    }
-
-    /// Replaces the status, if it is another. Called by the driver alone, after
-    /// [`publish`](Self::publish).
-    pub(crate) fn tell(&self, status: &Status) {
+    /// Hands what is new to the readers. Called by the driver alone.
+    ///
+    /// First the set, then the status, then the wake-up: who is woken finds both, and a status never
+    /// tells of an endpoint that a pick cannot find.
+    pub(crate) fn publish(&self, snapshot: Option<Snapshot<S>>, status: &Status) {
+        let set = snapshot.map(|snapshot| {
+            let set = Arc::clone(snapshot.set());
+            self.snapshot.store(Arc::new(snapshot));
+            set
+        });
         let before = self.status.load();
-        if before.is_same(status) {
-            return;
+        let resolved = status.is_resolved() && !before.is_resolved();
+        if set.is_some() || !before.is_same(status) {
+            self.status.store(Arc::new(status.clone()));
         }
-        self.status.store(Arc::new(status.clone()));
-        if status.is_resolved() && !before.is_resolved() {
-            self.wake();
+        match set {
+            Some(set) => {
+                self.changed.send_replace(set);
+            }
+            None if resolved => self.wake(),
+            None => {}
         }
     }
 

@@ -8,8 +8,8 @@ use crate::{registry::Ago, set::Position};
 /// The view for people: a line on discovery, then a line for each endpoint.
 ///
 /// ```text
-/// db.prod.svc.cluster.local: 2 endpoints; answer SRV with TTL 30 s 1.2 s ago
-///   pod   address          role     state      in flight  since
+/// db.prod.svc.cluster.local: 2 endpoints, answer 1.2 s ago (SRV, TTL 30 s)
+///   pod   address          role     state      in flight  age
 ///   db-0  10.244.1.7:5432  primary  available          3  12 min
 ///   db-1  10.244.2.4:5432  replica  available          0  12 min
 /// ```
@@ -33,7 +33,7 @@ impl<S> fmt::Display for Balancer<S> {
         );
         write!(
             f,
-            "\n  {:name$}  {:addr$}  role     state      in flight  since",
+            "\n  {:name$}  {:addr$}  role     state      in flight  age",
             "pod", "address"
         )?;
         for (position, endpoint) in set.positions() {

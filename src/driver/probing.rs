@@ -54,7 +54,8 @@ impl<P: Probe> Prober for P {
     }
 
     fn lease(&self) -> Duration {
-        self.interval().mul_f64(2.0 * 1.2) + self.timeout()
+        // Two intervals at their longest.
+        (self.interval().saturating_mul(12) / 5).saturating_add(self.timeout())
     }
 }
 

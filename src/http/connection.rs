@@ -2,12 +2,16 @@
 
 use std::{error::Error, net::SocketAddr, sync::PoisonError, time::Duration};
 
+use http::{Request, Response};
 use http_body::Body;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::HttpError;
+use super::{HttpError, pod::Failed};
 
 #[expect(
     clippy::disallowed_types,
@@ -88,5 +92,29 @@ where
             let _ = connection.with_upgrades().await;
         });
         Ok(sender)
+    }
+
+    /// Sends a request, and takes the connection back when the response's head is there.
+    pub(super) async fn send(
+        &self,
+        mut connection: SendRequest<B>,
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, Failed<B>> {
+        match connection.try_send_request(request).await {
+            Ok(response) => {
+                self.give_back(connection);
+                Ok(response)
+            }
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let error = error.into_error();
+                let error = if unsent.is_some() {
+                    HttpError::Unsent(error)
+                } else {
+                    HttpError::Request(error)
+                };
+                Err(Failed { error, unsent })
+            }
+        }
     }
 }

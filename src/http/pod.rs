@@ -13,17 +13,30 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use sync_wrapper::SyncFuture;
-use tower_service::Service;
 
-use super::{HttpError, connection::Pool, request::to_origin_form};
+use super::{HttpError, HttpService, connection::Pool, request::to_origin_form};
 use crate::endpoint::Endpoint;
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Dial<B> = Pin<Box<dyn Future<Output = Result<SendRequest<B>, HttpError>> + Send>>;
 
-/// The HTTP/1.1 service of one pod: what a balancer from
-/// [`spawn_http`](crate::Builder::spawn_http) keeps for each endpoint. Clones share the pod's pool.
+/// One pod's HTTP/1.1 connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
+/// keeps for each endpoint. Clones share them.
 ///
-/// Ready means: a live connection is at hand.
+/// To call one certain pod, take its tower service:
+///
+/// ```no_run
+/// # use headless_lb::{Balancer, HttpPod};
+/// # use http_body_util::Empty;
+/// # use hyper::{Request, body::Bytes};
+/// # use tower::ServiceExt;
+/// # async fn example(catalog: Balancer<HttpPod<Empty<Bytes>>>) -> Result<(), Box<dyn std::error::Error>> {
+/// let (pod, _in_flight) = catalog.pod("catalog-0")?.into_parts();
+/// let request = Request::post("http://catalog.shop/cache/flush").body(Empty::new())?;
+/// let response = pod.into_service().oneshot(request).await?;
+/// # let _ = response;
+/// # Ok(())
+/// # }
+/// ```
 pub struct HttpPod<B> {
     pool: Arc<Pool<B>>,
     checkout: Checkout<B>,
@@ -33,9 +46,15 @@ enum Checkout<B> {
     /// Nothing yet. Polled: Ready, or Dialling.
     Idle,
     /// No connection was free. Made: Ready. Failed: Idle.
-    Dialling(SyncFuture<BoxFuture<Result<SendRequest<B>, HttpError>>>),
+    Dialling(SyncFuture<Dial<B>>),
     /// A connection of this clone. Called: Idle. Dropped: back to the pool.
     Ready(SendRequest<B>),
+}
+
+/// Why a request failed, and the request if the pod cannot have seen it.
+pub(super) struct Failed<B> {
+    pub(super) error: HttpError,
+    pub(super) unsent: Option<Request<B>>,
 }
 
 impl<B> HttpPod<B> {
@@ -46,22 +65,25 @@ impl<B> HttpPod<B> {
         }
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
+    /// The address that is dialled.
+    pub fn addr(&self) -> SocketAddr {
         self.pool.addr()
+    }
+
+    /// This pod alone as a tower service.
+    pub fn into_service(self) -> HttpService<B> {
+        HttpService::new(self)
     }
 }
 
-impl<B> Service<Request<B>> for HttpPod<B>
+impl<B> HttpPod<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Response = Response<Incoming>;
-    type Error = HttpError;
-    type Future = BoxFuture<Result<Response<Incoming>, HttpError>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+    /// Waits for a connection that can take a request: a free one of the pool, or a new one.
+    pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         loop {
             self.checkout = match &mut self.checkout {
                 Checkout::Ready(connection) if !connection.is_closed() => {
@@ -72,9 +94,8 @@ where
                     Some(connection) => Checkout::Ready(connection),
                     None => {
                         let pool = Arc::clone(&self.pool);
-                        Checkout::Dialling(SyncFuture::new(Box::pin(
-                            async move { pool.dial().await },
-                        )))
+                        let dial = Box::pin(async move { pool.dial().await });
+                        Checkout::Dialling(SyncFuture::new(dial))
                     }
                 },
                 Checkout::Dialling(dial) => match ready!(Pin::new(dial).poll(cx)) {
@@ -88,38 +109,36 @@ where
         }
     }
 
-    /// Sends over the connection that [`poll_ready`](Service::poll_ready) checked out. Called without
-    /// one, it makes one.
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let pool = Arc::clone(&self.pool);
-        let checkout = std::mem::replace(&mut self.checkout, Checkout::Idle);
-        Box::pin(async move {
-            to_origin_form(&mut request)?;
-            let mut connection = match checkout {
-                Checkout::Ready(connection) => connection,
-                Checkout::Dialling(dial) => dial.await?,
-                Checkout::Idle => pool.dial().await?,
-            };
-            let mut again = true;
-            loop {
-                match connection.try_send_request(request).await {
-                    Ok(response) => {
-                        pool.give_back(connection);
-                        return Ok(response);
-                    }
-                    Err(mut error) => match error.take_message() {
-                        None => return Err(HttpError::Request(error.into_error())),
-                        // The connection closed between checkout and write: the request is back, whole.
-                        Some(unsent) if again => {
-                            again = false;
-                            request = unsent;
-                            connection = pool.dial().await?;
-                        }
-                        Some(_) => return Err(HttpError::Unsent(error.into_error())),
-                    },
-                }
+    /// Sends the request over the connection that was checked out, or else over a new one.
+    ///
+    /// If that closed between checkout and write, the request is still here: one more connection is
+    /// made, for an idle connection may end at any time without the pod being gone.
+    pub(super) async fn send(
+        mut self,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, Failed<B>> {
+        if let Err(error) = to_origin_form(&mut request) {
+            return Err(Failed {
+                error,
+                unsent: None,
+            });
+        }
+        if let Checkout::Ready(connection) = std::mem::replace(&mut self.checkout, Checkout::Idle) {
+            match self.pool.send(connection, request).await {
+                Err(Failed {
+                    unsent: Some(unsent),
+                    ..
+                }) => request = unsent,
+                done => return done,
             }
-        })
+        }
+        match self.pool.dial().await {
+            Ok(connection) => self.pool.send(connection, request).await,
+            Err(error) => Err(Failed {
+                error,
+                unsent: Some(request),
+            }),
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Longer than any process lives: durations of settings end here, so that adding one to a time cannot
+/// overflow.
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// When to ask, what to believe, how long to keep. [`Builder`](crate::Builder) has a setter for each.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -50,6 +54,23 @@ pub enum EmptyMode {
     },
     /// Never believe it; `max_stale` alone drops endpoints.
     KeepLast,
+}
+
+impl Config {
+    /// The same settings, where they make sense together.
+    pub(super) fn bounded(mut self) -> Self {
+        self.min_interval = self.min_interval.clamp(Duration::from_millis(1), FOREVER);
+        self.refresh_interval = self.refresh_interval.clamp(self.min_interval, FOREVER);
+        self.respect_ttl = self
+            .respect_ttl
+            .map(|cap| cap.clamp(self.min_interval, FOREVER));
+        // Two answers may be that far apart, and more: that alone is no reason to drop a set.
+        let shortest = self.refresh_interval * 2;
+        self.max_stale = self.max_stale.map(|age| age.min(FOREVER).max(shortest));
+        self.linger = self.linger.min(FOREVER);
+        self.claim_lease = self.claim_lease.map(|lease| lease.min(FOREVER));
+        self
+    }
 }
 
 impl Default for Config {

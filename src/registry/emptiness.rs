@@ -66,7 +66,9 @@ impl Emptiness {
         if before.is_zero() && left.is_zero() {
             return false;
         }
-        (left + now.saturating_duration_since(then)).abs_diff(before) <= ROUNDING
+        left.saturating_add(now.saturating_duration_since(then))
+            .abs_diff(before)
+            <= ROUNDING
     }
 }
 

@@ -91,7 +91,7 @@ impl Model {
             let ejected = || {
                 model
                     .is_ejected(*host, now)
-                    .unwrap_or(!published.contains(host))
+                    .unwrap_or_else(|| !published.contains(host))
             };
             fresh || (model.truncated && !ejected())
         };
@@ -315,7 +315,10 @@ impl Run {
         self.ids
             .retain(|host, _| live.contains_key(host) || absent.contains_key(host));
         for endpoint in &*self.set {
-            let id = self.ids.entry(host(endpoint)).or_insert(endpoint.id());
+            let id = self
+                .ids
+                .entry(host(endpoint))
+                .or_insert_with(|| endpoint.id());
             assert_eq!(*id, endpoint.id(), "{endpoint} lost its history");
         }
         assert!(

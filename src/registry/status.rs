@@ -193,38 +193,35 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} endpoints", self.service, self.endpoints)?;
+        let plural = if self.endpoints == 1 { "" } else { "s" };
+        write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
         match &self.last {
             None => f.write_str(", not resolved yet"),
             Some(Last {
                 at,
                 result: Ok(answer),
             }) => {
-                write!(
-                    f,
-                    "; {} ",
-                    if answer.partial {
-                        "partial answer"
-                    } else {
-                        "answer"
-                    }
-                )?;
-                if let Some(record) = answer.record {
-                    write!(f, "{record} ")?;
+                let kind = if answer.partial {
+                    "partial answer"
+                } else {
+                    "answer"
+                };
+                write!(f, ", {kind} {} ago", Ago(*at))?;
+                match (answer.record, answer.ttl) {
+                    (Some(record), Some(ttl)) => write!(f, " ({record}, TTL {} s)", ttl.as_secs()),
+                    (Some(record), None) => write!(f, " ({record})"),
+                    (None, Some(ttl)) => write!(f, " (TTL {} s)", ttl.as_secs()),
+                    (None, None) => Ok(()),
                 }
-                if let Some(ttl) = answer.ttl {
-                    write!(f, "with TTL {} s ", ttl.as_secs())?;
-                }
-                write!(f, "{} ago", Ago(*at))
             }
             Some(Last {
                 at,
                 result: Err(error),
             }) => {
-                write!(f, "; {error} {} ago", Ago(*at))?;
+                write!(f, ", {} ago: {error}", Ago(*at))?;
                 match self.last_good {
-                    Some(good) => write!(f, ", last good answer {} ago", Ago(good)),
-                    None => f.write_str(", no good answer yet"),
+                    Some(good) => write!(f, "; last good answer {} ago", Ago(good)),
+                    None => f.write_str("; no good answer yet"),
                 }
             }
         }

@@ -67,6 +67,19 @@ async fn sets_of_thousands_come_whole_through_a_cache() {
     }
 }
 
+/// The cache takes the authority's failure over, and no part of the set.
+#[tokio::test]
+async fn a_set_above_the_limit_is_a_failure_behind_a_cache_too() {
+    let knot = NameServer::knot(&Zone::new(30).pods("web", 4200)).await;
+    for (cache, server) in caches(knot.address()).await {
+        let error = headless("web", [server.address()])
+            .resolve()
+            .await
+            .expect_err(cache);
+        assert_eq!(error.kind(), ResolveErrorKind::ServFail, "{cache}: {error}");
+    }
+}
+
 /// unbound strips all glue; dnsmasq strips it from answers out of its cache.
 #[tokio::test]
 async fn glue_that_a_cache_strips_is_asked_for() {

@@ -131,6 +131,17 @@ impl DnsServer {
         }
     }
 
+    /// Where another one was before: a server that restarts. Waits for the sockets of the old one to close.
+    pub async fn start_again(addr: SocketAddr) -> Self {
+        loop {
+            if let (Ok(udp), Ok(tcp)) = (UdpSocket::bind(addr).await, TcpListener::bind(addr).await)
+            {
+                return Self::serve((udp, tcp));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn serve((udp, tcp): (UdpSocket, TcpListener)) -> Self {
         let addr = udp.local_addr().expect("bound");
         let script = Arc::<Script>::default();

@@ -1,0 +1,174 @@
+//! One request, from pick to response, over as many endpoints as it takes to send it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use super::Error;
+use crate::{
+    balancer::{Balancer, Pick, Wait},
+    endpoint::{Endpoint, InFlight},
+};
+
+/// How the service of an endpoint is called, and whether it gives an unsent request back.
+///
+/// A type parameter of the future rather than a trait of the service, so that every tower service
+/// fits as it is.
+pub(crate) trait Call<S, Request> {
+    /// What the endpoint answers.
+    type Response;
+    /// What it fails with.
+    type Error;
+    /// What a call fails with: the error, and perhaps the request.
+    type Failed;
+    /// A call under way.
+    type Future: Future<Output = Result<Self::Response, Self::Failed>>;
+
+    /// Makes the service ready, or says that the endpoint cannot be reached.
+    fn poll_ready(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+
+    /// Calls the service, which is ready.
+    fn call(service: S, request: Request) -> Self::Future;
+
+    /// The error, and the request if the endpoint cannot have seen it.
+    fn recover(failed: Self::Failed) -> (Self::Error, Option<Request>);
+}
+
+pin_project! {
+    /// The attempts of one request.
+    pub(crate) struct Attempts<C, S, Request>
+    where
+        C: Call<S, Request>,
+    {
+        balancer: Balancer<S>,
+        // Here until an endpoint is called, and again when it comes back unsent.
+        request: Option<Request>,
+        tried: Vec<Arc<Endpoint>>,
+        // Why the last one tried did not take the request.
+        unsent: Option<C::Error>,
+        #[pin]
+        state: State<S, C::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, F> {
+        // To pick an endpoint: Wait if there is none yet, else Checkout, or the end.
+        Pick,
+        // For endpoints: Pick once there are some, or the end.
+        Wait { wait: Wait },
+        // For the endpoint's readiness: Call, or Pick another.
+        Checkout { pick: Option<Pick<S>> },
+        // For its response: the end, or Pick another if it did not take the request. Until then the
+        // request counts as in flight.
+        Call { #[pin] call: F, in_flight: InFlight },
+    }
+}
+
+impl<C: Call<S, Request>, S, Request> Attempts<C, S, Request> {
+    pub(crate) fn new(balancer: Balancer<S>, request: Request) -> Self {
+        Self {
+            balancer,
+            request: Some(request),
+            tried: Vec::new(),
+            unsent: None,
+            state: State::Pick,
+        }
+    }
+}
+
+impl<C, S, Request> Future for Attempts<C, S, Request>
+where
+    C: Call<S, Request>,
+    S: Clone + Send + Sync + 'static,
+{
+    type Output = Result<C::Response, Error<C::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let (endpoint, error) = match this.state.as_mut().project() {
+                StateProjection::Pick => {
+                    match this.balancer.pick_with(None, this.tried) {
+                        Ok(pick) => this.state.set(State::Checkout { pick: Some(pick) }),
+                        Err(error) => {
+                            if let Some(error) = this.unsent.take() {
+                                let error = Error::unsent(this.balancer, this.tried, error);
+                                return Poll::Ready(Err(error));
+                            }
+                            match this.balancer.wait_for(&error) {
+                                Some(wait) => this.state.set(State::Wait { wait }),
+                                None => return Poll::Ready(Err(Error::Pick(error))),
+                            }
+                        }
+                    }
+                    continue;
+                }
+                StateProjection::Wait { wait } => {
+                    ready!(wait.as_mut().poll(cx)).map_err(Error::Pick)?;
+                    this.state.set(State::Pick);
+                    continue;
+                }
+                StateProjection::Checkout { pick: place } => {
+                    let mut pick = place.take().expect("taken out only to replace the state");
+                    match C::poll_ready(pick.service_mut(), cx) {
+                        Poll::Pending => {
+                            *place = Some(pick);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(())) => {
+                            this.balancer.reached(pick.endpoint());
+                            let request = this.request.take().expect("here until a call takes it");
+                            let (service, in_flight) = pick.into_parts();
+                            let call = C::call(service, request);
+                            this.state.set(State::Call { call, in_flight });
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => (Arc::clone(pick.endpoint()), error),
+                    }
+                }
+                StateProjection::Call { call, in_flight } => {
+                    let failed = match ready!(call.poll(cx)) {
+                        Ok(response) => return Poll::Ready(Ok(response)),
+                        Err(failed) => failed,
+                    };
+                    let endpoint = Arc::clone(in_flight.endpoint());
+                    let (error, unsent) = C::recover(failed);
+                    let Some(request) = unsent else {
+                        let service = this.balancer.status().service().into();
+                        return Poll::Ready(Err(Error::Service {
+                            service,
+                            endpoint,
+                            error,
+                        }));
+                    };
+                    *this.request = Some(request);
+                    (endpoint, error)
+                }
+            };
+            // The endpoint cannot be reached: the request is here, and another may take it.
+            this.balancer.unreachable(&endpoint);
+            this.tried.push(endpoint);
+            if this.tried.len() >= this.balancer.max_attempts() {
+                return Poll::Ready(Err(Error::unsent(this.balancer, this.tried, error)));
+            }
+            *this.unsent = Some(error);
+            this.state.set(State::Pick);
+        }
+    }
+}
+
+impl<C: Call<S, Request>, S, Request> fmt::Debug for Attempts<C, S, Request> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempts")
+            .field("tried", &self.tried)
+            .finish_non_exhaustive()
+    }
+}
