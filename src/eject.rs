@@ -52,10 +52,12 @@ impl Connectivity {
         over
     }
 
+    #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
         self.ejected_until.is_some()
     }
 
+    #[inline]
     pub(crate) fn until(&self) -> Option<Instant> {
         self.ejected_until
     }

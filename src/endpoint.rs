@@ -101,11 +101,13 @@ impl Endpoint {
     }
 
     /// The socket address to dial: a pod's IP and the container's port.
+    #[inline]
     pub fn addr(&self) -> SocketAddr {
         self.socket
     }
 
     /// The pod's name (`db-0`, or `10-244-1-7` for a pod without a hostname), where SRV records told one.
+    #[inline]
     pub fn name(&self) -> Option<&str> {
         self.name.get().map(AsRef::as_ref)
     }
@@ -120,6 +122,7 @@ impl Endpoint {
     }
 
     /// A number that no other endpoint of this process has or had.
+    #[inline]
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -146,6 +149,7 @@ impl Endpoint {
         }
     }
 
+    #[inline]
     pub(crate) fn rank(&self) -> u64 {
         self.rank
     }
@@ -166,6 +170,7 @@ impl Endpoint {
         self.counters.refusals.load(Relaxed) != 0 && self.counters.refusals.swap(0, Relaxed) != 0
     }
 
+    #[inline]
     pub(crate) fn refusals(&self) -> u32 {
         self.counters.refusals.load(Relaxed)
     }
@@ -210,6 +215,7 @@ impl Drop for InFlight {
 
 /// The order of an address inside its group: pseudo-random, but the same in every answer of one
 /// process. Also its share of an answer's fingerprint, hence one mix for the common case.
+#[inline]
 pub(crate) fn rank(socket: SocketAddr, seed: u64) -> u64 {
     let port = u64::from(socket.port());
     match socket.ip() {

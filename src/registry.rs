@@ -19,7 +19,7 @@
 //! assert!(registry.next_deadline() > Some(now), "ask again later");
 //! ```
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
@@ -97,6 +97,8 @@ pub struct Registry<N: NewService> {
 
 /// One address and what the writer knows of it.
 struct Slot<S> {
+    /// The endpoint's rank and address, at hand: an answer is compared with all of them.
+    key: (u64, SocketAddr),
     endpoint: Arc<Endpoint>,
     service: S,
     presence: Presence,
@@ -358,19 +360,29 @@ impl<N: NewService> Registry<N> {
     /// Puts every endpoint where its role and its connects say. Endpoints outside the set have no
     /// position, but deadlines.
     fn reposition(&mut self) {
-        let Self { slots, roles, .. } = self;
+        let Self {
+            slots,
+            roles,
+            config,
+            ..
+        } = self;
         let live = slots.iter().filter(|slot| slot.presence == Presence::Live);
-        roles.accept(live.clone().map(|slot| (slot.endpoint.id(), &slot.claim)));
-        self.status.endpoints = live.count();
-        for slot in slots
-            .iter_mut()
-            .filter(|slot| slot.presence == Presence::Live)
-        {
-            let position = slot.position(roles);
-            self.dirty |= std::mem::replace(&mut slot.position, position) != position;
+        roles.accept(live.map(|slot| (slot.endpoint.id(), &slot.claim)));
+        let (mut live, mut deadline) = (0, None);
+        // One pass: a large service's slots do not fit into the cache.
+        for slot in slots {
+            if slot.presence == Presence::Live {
+                live += 1;
+                let position = slot.position(roles);
+                self.dirty |= std::mem::replace(&mut slot.position, position) != position;
+            }
+            deadline = [deadline, slot.deadline(config)]
+                .into_iter()
+                .flatten()
+                .min();
         }
-        let config = &self.config;
-        self.slot_deadline = slots.iter().filter_map(|slot| slot.deadline(config)).min();
+        self.status.endpoints = live;
+        self.slot_deadline = deadline;
     }
 }
 

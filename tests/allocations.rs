@@ -2,6 +2,8 @@
 //!
 //! The allocator counts for the whole process, so this file holds one test.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::{net::SocketAddr, sync::Arc};
 
 use headless_lb::{

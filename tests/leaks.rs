@@ -2,6 +2,8 @@
 //!
 //! Memory is counted for the whole process, so the tests take turns.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::{
     convert::Infallible,
     net::SocketAddr,

@@ -84,7 +84,7 @@ impl Visitor for Table<'_> {
         } else {
             "ok"
         };
-        let limit = limit.map_or("-".to_owned(), |limit| limit.to_string());
+        let limit = limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
         println!(
             "{:30} {per_pick:>12} {limit:>8}  {verdict}",
             row.to_string()

@@ -2,8 +2,6 @@
 
 use crate::contestants::{Part, Policies, Row};
 
-/// Instructions of one round of the loop that calls `pick`: not the pick's.
-///
 /// Time per pick on one thread.
 pub(crate) fn nanoseconds(row: Row) -> Option<f64> {
     limits(row).map(|(nanoseconds, _)| nanoseconds)

@@ -112,8 +112,9 @@ impl Visitor for Times {
         if !excess.is_empty() {
             self.over.push(format!("{row} ({})", excess.join(", ")));
         }
-        let number =
-            |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.2}"));
+        let number = |number: Option<f64>| {
+            number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"))
+        };
         let (one, two) = (one.to_string(), two.to_string());
         let (ratio, limit, ratio_limit) = (number(ratio), number(limit), number(ratio_limit));
         println!(

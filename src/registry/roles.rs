@@ -48,15 +48,18 @@ impl Claim {
         }
     }
 
+    #[inline]
     pub(super) fn expires(&self, lease: Duration) -> Option<Instant> {
         self.seen.map(|(_, at)| at + lease)
     }
 
+    #[inline]
     pub(super) fn role(&self) -> Role {
         self.seen
             .map_or(Role::Unknown, |(observation, _)| observation.role())
     }
 
+    #[inline]
     fn term(&self) -> Option<Term> {
         self.seen.and_then(|(observation, _)| observation.term())
     }
@@ -72,7 +75,14 @@ pub(super) struct Roles {
 impl Roles {
     /// Decides anew which claim is accepted, from all claims by endpoint id.
     pub(super) fn accept<'c>(&mut self, claims: impl Iterator<Item = (u64, &'c Claim)> + Clone) {
-        let primaries = claims.filter(|(_, claim)| claim.role() == Role::Primary);
+        let mut primaries = claims
+            .filter(|(_, claim)| claim.role() == Role::Primary)
+            .peekable();
+        if primaries.peek().is_none() {
+            // One look at each claim, for all the services that have no primary.
+            self.primary = None;
+            return;
+        }
         self.max_term = primaries
             .clone()
             .filter_map(|(_, claim)| claim.term())
@@ -87,11 +97,13 @@ impl Roles {
             .map(|(id, _)| id);
     }
 
+    #[inline]
     pub(super) fn is_primary(&self, id: u64) -> bool {
         self.primary == Some(id)
     }
 
     /// Whether the claim is that of a primary that was superseded.
+    #[inline]
     pub(super) fn is_stale(&self, claim: &Claim) -> bool {
         claim.role() == Role::Primary && claim.term().is_some_and(|term| Some(term) < self.max_term)
     }
