@@ -19,7 +19,7 @@ use headless_lb::{
     ResolveError, RoundRobin,
 };
 
-const SWAPS: u64 = 20_000;
+const SWAPS: u64 = 10_000;
 const THREADS: usize = 3;
 
 /// A window over the natural numbers, as addresses, that moves on with every answer and changes its
