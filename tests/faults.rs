@@ -66,7 +66,7 @@ fn well(server: &DnsServer) {
 /// Makes the server misbehave; says for how long that goes on.
 fn begin(server: &DnsServer, fault: Fault) -> Duration {
     let mut lasts = 20 * SECOND;
-    let mut say = |reply| server.answer(NAME, A, reply);
+    let say = |reply| server.answer(NAME, A, reply);
     match fault {
         Fault::AnswersWrongOwner => {
             // Looks like NODATA to the resolver, so it must not go on until it is confirmed.
