@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::draw::mix;
+use crate::{draw::mix, eject::Connects};
 
 /// An address that a resolver found, with the name it was found under.
 ///
@@ -83,8 +83,11 @@ pub struct Endpoint {
 struct Counters {
     /// Requests in flight. Written by [`InFlight`]; read by policies.
     pending: AtomicU32,
-    /// Connect failures in a row. Written on the request path; read by the driver, which alone decides what follows.
+    /// Connect failures in a row. Written on the request path; read by the driver, which alone decides
+    /// what follows.
     refusals: AtomicU32,
+    /// How often a success ended such a row. The same writers and reader.
+    recoveries: AtomicU32,
 }
 
 impl Endpoint {
@@ -167,12 +170,21 @@ impl Endpoint {
     /// A connect succeeded; true if that ends a row of failures. Reads before it writes, so that
     /// healthy endpoints share the line.
     pub(crate) fn connected(&self) -> bool {
-        self.counters.refusals.load(Relaxed) != 0 && self.counters.refusals.swap(0, Relaxed) != 0
+        let ends = self.counters.refusals.load(Relaxed) != 0
+            && self.counters.refusals.swap(0, Relaxed) != 0;
+        if ends {
+            self.counters.recoveries.fetch_add(1, Relaxed);
+        }
+        ends
     }
 
     #[inline]
-    pub(crate) fn refusals(&self) -> u32 {
-        self.counters.refusals.load(Relaxed)
+    pub(crate) fn connects(&self) -> Connects {
+        let failures = self.counters.refusals.load(Relaxed);
+        Connects {
+            failures,
+            recoveries: self.counters.recoveries.load(Relaxed),
+        }
     }
 }
 

@@ -275,6 +275,29 @@ impl<'a> Candidates<'a> {
         })
     }
 
+    /// How many there would be had this request tried none yet.
+    pub(crate) fn span(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether this request left some out.
+    pub(crate) fn is_reduced(&self) -> bool {
+        !self.excluded.is_empty()
+    }
+
+    /// The candidate at `place` of the whole [`span`](Self::span), or the next one that was not tried.
+    #[inline]
+    pub(crate) fn choose_from(&self, place: usize) -> Option<Choice<'a>> {
+        if self.excluded.is_empty() {
+            return self.choose(place);
+        }
+        let before = self
+            .excluded
+            .partition_point(|&index| index < self.start + place);
+        // So many candidates stand before that place; behind the last comes the first.
+        self.choose((place - before).checked_rem(self.len())?)
+    }
+
     /// The candidates in their order: the same for every pick while the set stays.
     pub fn iter(self) -> impl Iterator<Item = &'a Endpoint> {
         (0..self.len()).map(move |i| &*self.set.endpoints[self.index(i)])

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{
     NewService, Presence, Registry, Slot,
     cadence::Difference,
-    roles::Claim,
     status::{Answer, Last},
 };
 use crate::{
@@ -148,10 +147,10 @@ impl<N: NewService> Registry<N> {
             .collect();
         // By one integer: comparing addresses too takes twice as long.
         listed.sort_unstable_by_key(|(rank, _)| *rank);
-        // Equal ranks are duplicates, as good as always: the first name in order stays.
+        // Equal ranks are duplicates, as good as always.
         listed.dedup_by(|(_, address), (_, kept)| {
             let again = address.socket() == kept.socket();
-            if again && *address < *kept {
+            if again && preference(address) < preference(kept) {
                 *kept = *address;
             }
             again
@@ -179,6 +178,7 @@ impl<N: NewService> Registry<N> {
                     // The address went to another pod: what is known of the old one says nothing.
                     if slot.is_live() {
                         let old = Arc::clone(&slot.endpoint);
+                        self.roles.forget(old.id());
                         self.left(old);
                     }
                     added += 1;
@@ -237,7 +237,6 @@ impl<N: NewService> Registry<N> {
             presence: Presence::Live,
             position: Position::Unknown,
             connectivity: Connectivity::default(),
-            claim: Claim::default(),
             seen: now,
             misses: 0,
         }
@@ -251,6 +250,7 @@ impl<N: NewService> Registry<N> {
             .filter(|slot| slot.is_live() && gone(slot))
         {
             slot.presence = Presence::Absent { since: now };
+            self.roles.forget(slot.endpoint.id());
             slot.misses = 0;
             self.removed.push(Arc::clone(&slot.endpoint));
             self.status.removed += 1;
@@ -290,6 +290,12 @@ impl<N: NewService> Registry<N> {
             _ => {}
         }
     }
+}
+
+/// Of two listings of one address: a name is better than none, and one better than the other, so that
+/// the order of an answer means nothing.
+fn preference(address: &Address) -> impl Ord {
+    (address.name().is_none(), address.name())
 }
 
 impl<S> Slot<S> {
