@@ -13,7 +13,7 @@ use crate::{
     endpoint::Endpoint,
     policy::Policy,
     registry::{Snapshot, Status},
-    set::{EndpointSet, indices_of},
+    set::{Candidates, EndpointSet, indices_of},
 };
 
 mod changes;
@@ -94,7 +94,7 @@ impl<S: Clone> Balancer<S> {
             let (mut picks, mut excluded) = (Vec::new(), Vec::new());
             while picks.len() < n {
                 let candidates = snapshot.set().available().excluding(&excluded);
-                let Some(index) = self.policy.pick(candidates).map(|choice| choice.index()) else {
+                let Some(index) = self.choose_from(candidates) else {
                     break;
                 };
                 picks.extend(self.take(snapshot, index));
@@ -175,12 +175,19 @@ impl<S> Balancer<S> {
     ) -> Option<usize> {
         let available = set.available().with_key(key);
         if tried.is_empty() {
-            return Some(self.policy.pick(available)?.index());
+            return self.choose_from(available);
         }
         let excluded = indices_of(set, tried);
         let rest = available.excluding(&excluded);
-        let rest = rest.or(set.reachable().with_key(key).excluding(&excluded));
-        Some(self.policy.pick(rest)?.index())
+        self.choose_from(rest.or(set.reachable().with_key(key).excluding(&excluded)))
+    }
+
+    /// A policy is not asked about nothing: one of a user's own might divide by it.
+    fn choose_from(&self, candidates: Candidates<'_>) -> Option<usize> {
+        if candidates.is_empty() {
+            return None;
+        }
+        Some(self.policy.pick(candidates)?.index())
     }
 
     pub(crate) fn new(shared: Arc<Shared<S>>, policy: Arc<dyn Policy>) -> Self {

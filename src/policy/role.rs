@@ -37,7 +37,13 @@ pub struct Replica<P>(pub P);
 
 impl<P: Policy> Policy for Replica<P> {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
-        self.0.pick(candidates.replicas())
+        let replicas = candidates.replicas();
+        // As the balancer does: no policy is asked about nothing.
+        if replicas.is_empty() {
+            None
+        } else {
+            self.0.pick(replicas)
+        }
     }
 }
 
