@@ -69,8 +69,6 @@ impl fmt::Display for Address {
 pub struct Endpoint {
     id: u64,
     socket: SocketAddr,
-    /// Position key inside a group of the set, so that clients walk different orders and a swap moves nobody else.
-    rank: u64,
     since: Instant,
     /// Written once, by the driver: a name that DNS tells later than the address.
     name: OnceLock<Arc<str>>,
@@ -91,12 +89,11 @@ struct Counters {
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: Address, since: Instant, seed: u64) -> Self {
+    pub(crate) fn new(address: Address, since: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             socket: address.socket,
-            rank: rank(address.socket, seed),
             since,
             name: address.name.map_or_else(OnceLock::new, OnceLock::from),
             counters: Counters::default(),
@@ -150,11 +147,6 @@ impl Endpoint {
         InFlight {
             endpoint: Arc::clone(self),
         }
-    }
-
-    #[inline]
-    pub(crate) fn rank(&self) -> u64 {
-        self.rank
     }
 
     /// Labels an endpoint that was found without a name. A second name does not replace the first.
@@ -277,7 +269,7 @@ mod tests {
 
     fn endpoint(name: &str) -> Arc<Endpoint> {
         let address = Address::from(SocketAddr::from(([10, 244, 1, 7], 5432))).named(name);
-        Arc::new(Endpoint::new(address, Instant::now(), 1))
+        Arc::new(Endpoint::new(address, Instant::now()))
     }
 
     #[test]
@@ -302,11 +294,7 @@ mod tests {
 
     #[test]
     fn the_first_name_stays() {
-        let endpoint = Endpoint::new(
-            SocketAddr::from(([10, 0, 0, 1], 80)).into(),
-            Instant::now(),
-            1,
-        );
+        let endpoint = Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)).into(), Instant::now());
         assert_eq!(endpoint.name(), None);
         endpoint.label("db-0");
         endpoint.label("db-1");

@@ -19,7 +19,7 @@
 //! assert!(registry.next_deadline() > Some(now), "ask again later");
 //! ```
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ where
 pub struct Registry<N: NewService> {
     config: Config,
     new_service: N,
-    /// Ascending by rank and address: the order inside each group of a set.
+    /// Ascending by rank: the order inside each group of a set.
     slots: Vec<Slot<N::Service>>,
     cadence: Cadence,
     emptiness: Emptiness,
@@ -89,6 +89,8 @@ pub struct Registry<N: NewService> {
     settled: Option<Fingerprint>,
     /// The earliest end of a linger, an ejection, a claim, among all slots.
     slot_deadline: Option<Instant>,
+    /// How many endpoints of the set are at each position.
+    sizes: [usize; Position::COUNT],
     generation: u64,
     dirty: bool,
     added: Vec<Arc<Endpoint>>,
@@ -97,8 +99,8 @@ pub struct Registry<N: NewService> {
 
 /// One address and what the writer knows of it.
 struct Slot<S> {
-    /// The endpoint's rank and address, at hand: an answer is compared with all of them.
-    key: (u64, SocketAddr),
+    /// The endpoint's rank, at hand: an answer is compared with all of them.
+    rank: u64,
     endpoint: Arc<Endpoint>,
     service: S,
     presence: Presence,
@@ -201,6 +203,7 @@ impl<N: NewService> Registry<N> {
             asked_at: now,
             settled: None,
             slot_deadline: None,
+            sizes: [0; Position::COUNT],
             generation: 0,
             dirty: false,
             added: Vec::new(),
@@ -328,8 +331,7 @@ impl<N: NewService> Registry<N> {
                 .iter()
                 .filter(|slot| slot.presence == Presence::Live)
         };
-        let mut sizes = [0; Position::COUNT];
-        live().for_each(|slot| sizes[slot.position as usize] += 1);
+        let sizes = self.sizes;
         let total = sizes.iter().sum();
         let (mut endpoints, mut services) = (Vec::with_capacity(total), Vec::with_capacity(total));
         for position in Position::ALL
@@ -373,13 +375,13 @@ impl<N: NewService> Registry<N> {
                 let is_replica = roles.role(slot.endpoint.id()) == Role::Replica;
                 is_replica && slot.presence == Presence::Live && !slot.connectivity.is_ejected()
             });
-        let mut live = 0;
+        let mut sizes = [0; Position::COUNT];
         let mut deadline = config.claim_lease.and_then(|lease| roles.deadline(lease));
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
             if slot.presence == Presence::Live {
-                live += 1;
                 let position = slot.position(roles, eject_replicas);
+                sizes[position as usize] += 1;
                 self.dirty |= std::mem::replace(&mut slot.position, position) != position;
             }
             deadline = [deadline, slot.deadline(config)]
@@ -388,6 +390,8 @@ impl<N: NewService> Registry<N> {
                 .min();
         }
         self.slot_deadline = deadline;
+        let live = sizes.iter().sum::<usize>();
+        self.sizes = sizes;
         self.status.endpoints = live;
         let probed = config.claim_lease.is_some();
         self.status.unobserved = if probed {

@@ -12,10 +12,7 @@ use std::{fmt, iter, ops::Range, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::{
-    draw::process_seed,
-    endpoint::{Address, Endpoint},
-};
+use crate::endpoint::{Address, Endpoint};
 
 /// The group of an endpoint in its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,8 +98,8 @@ impl EndpointSet {
     /// assert!(choice.is_some());
     /// ```
     pub fn of(addresses: impl IntoIterator<Item = impl Into<Address>>) -> Self {
-        let (now, seed) = (Instant::now(), process_seed());
-        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now, seed));
+        let now = Instant::now();
+        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now));
         let endpoints: Vec<_> = addresses
             .into_iter()
             .map(|address| endpoint(address.into()))
@@ -443,13 +440,8 @@ mod tests {
     use super::*;
 
     fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
-        let endpoint = |i| {
-            Endpoint::new(
-                SocketAddr::from(([10, 0, 0, i], 80)).into(),
-                Instant::now(),
-                1,
-            )
-        };
+        let endpoint =
+            |i| Endpoint::new(SocketAddr::from(([10, 0, 0, i], 80)).into(), Instant::now());
         (0..n).map(|i| Arc::new(endpoint(i))).collect()
     }
 

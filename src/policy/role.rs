@@ -77,7 +77,7 @@ mod tests {
     fn set_of(positions: &[Position]) -> EndpointSet {
         let endpoint = |i| {
             let addr = SocketAddr::from(([10, 0, 0, i], 80));
-            Arc::new(Endpoint::new(addr.into(), Instant::now(), 1))
+            Arc::new(Endpoint::new(addr.into(), Instant::now()))
         };
         EndpointSet::new(iter::zip(positions.iter().copied(), (0..).map(endpoint)))
     }
