@@ -146,16 +146,15 @@ impl EndpointSet {
     /// left, the ejected ones: a request that may fail beats one that must.
     #[inline]
     pub fn available(&self) -> Candidates<'_> {
-        let available = 0..self.ends[Position::Unknown as usize];
-        let range = if available.is_empty() {
-            self.group(Position::Ejected)
-        } else {
-            available
+        // Without an available one, the group of the ejected begins at 0.
+        let end = match self.ends[Position::Unknown as usize] {
+            0 => self.ends[Position::Ejected as usize],
+            available => available,
         };
         Candidates {
             set: self,
-            start: range.start,
-            end: range.end,
+            start: 0,
+            end,
             excluded: &[],
             key: None,
         }
@@ -273,6 +272,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// How many there would be had this request tried none yet.
+    #[inline]
     pub(crate) fn span(&self) -> usize {
         self.end - self.start
     }
@@ -282,11 +282,15 @@ impl<'a> Candidates<'a> {
         !self.excluded.is_empty()
     }
 
-    /// The candidate at `place` of the whole [`span`](Self::span), or the next one that was not tried.
+    /// The candidate at `place`, which is below [`span`](Self::span), or the next one that was not tried.
     #[inline]
     pub(crate) fn choose_from(&self, place: usize) -> Option<Choice<'a>> {
+        debug_assert!(place < self.span());
         if self.excluded.is_empty() {
-            return self.choose(place);
+            return Some(Choice {
+                set: self.set,
+                index: self.start + place,
+            });
         }
         let before = self
             .excluded
