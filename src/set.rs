@@ -147,17 +147,10 @@ impl EndpointSet {
     #[inline]
     pub fn available(&self) -> Candidates<'_> {
         // Without an available one, the group of the ejected begins at 0.
-        let end = match self.ends[Position::Unknown as usize] {
+        self.candidates(match self.ends[Position::Unknown as usize] {
             0 => self.ends[Position::Ejected as usize],
             available => available,
-        };
-        Candidates {
-            set: self,
-            start: 0,
-            end,
-            excluded: &[],
-            key: None,
-        }
+        })
     }
 
     #[inline]
@@ -167,7 +160,12 @@ impl EndpointSet {
 
     /// Everything a pick may fall back to: available ones and ejected ones.
     pub(crate) fn reachable(&self) -> Candidates<'_> {
-        let end = self.ends[Position::Ejected as usize];
+        self.candidates(self.ends[Position::Ejected as usize])
+    }
+
+    /// The first so many endpoints.
+    #[inline]
+    fn candidates(&self, end: usize) -> Candidates<'_> {
         Candidates {
             set: self,
             start: 0,
