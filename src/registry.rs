@@ -39,6 +39,7 @@ mod emptiness;
 #[cfg(test)]
 mod model;
 mod roles;
+mod snapshot;
 mod status;
 
 use answers::Fingerprint;
@@ -47,6 +48,7 @@ pub(crate) use config::FOREVER;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
 use roles::Roles;
+pub use snapshot::{Published, Snapshot};
 pub(crate) use status::Ago;
 pub use status::Status;
 
@@ -119,72 +121,6 @@ enum Presence {
     /// Not in the set; keeps counters and service. Listed again: Live. Linger over, or a connect
     /// fails: dropped.
     Absent { since: Instant },
-}
-
-/// What readers load: a set, and the service of each endpoint at the same index.
-pub struct Snapshot<S> {
-    set: Arc<EndpointSet>,
-    services: Box<[S]>,
-}
-
-impl<S> Snapshot<S> {
-    pub(crate) fn empty() -> Self {
-        let set = EndpointSet::from_groups(Vec::new(), [0; Position::COUNT], 0);
-        Self {
-            set: Arc::new(set),
-            services: Box::default(),
-        }
-    }
-
-    /// The endpoints.
-    #[inline]
-    pub fn set(&self) -> &Arc<EndpointSet> {
-        &self.set
-    }
-
-    /// The service of the endpoint at `index` of the set.
-    #[inline]
-    pub fn service(&self, index: usize) -> Option<&S> {
-        self.services.get(index)
-    }
-}
-
-impl<S> fmt::Debug for Snapshot<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("set", &self.set)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A new snapshot, and what came and went since the last one.
-#[derive(Debug)]
-pub struct Published<S> {
-    snapshot: Snapshot<S>,
-    added: Vec<Arc<Endpoint>>,
-    removed: Vec<Arc<Endpoint>>,
-}
-
-impl<S> Published<S> {
-    /// The snapshot to hand to readers.
-    pub fn snapshot(&self) -> &Snapshot<S> {
-        &self.snapshot
-    }
-
-    /// The snapshot, by value.
-    pub fn into_snapshot(self) -> Snapshot<S> {
-        self.snapshot
-    }
-
-    /// Endpoints that were not in the set before.
-    pub fn added(&self) -> &[Arc<Endpoint>] {
-        &self.added
-    }
-
-    /// Endpoints that are not in the set any more.
-    pub fn removed(&self) -> &[Arc<Endpoint>] {
-        &self.removed
-    }
 }
 
 impl<N: NewService> Registry<N> {
