@@ -241,6 +241,8 @@ async fn a_call_that_waits_in_vain_ends_with_the_cause_that_dns_gave() {
         text.contains("web.default") && text.contains("SERVFAIL") && text.contains("10.96.0.10"),
         "{text}"
     );
+    // What a `main` that returns it prints.
+    assert_eq!(format!("{error:?}"), format!("Pick(Unresolved({text}))"));
 }
 
 #[tokio::test(start_paused = true)]

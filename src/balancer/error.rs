@@ -9,7 +9,7 @@ use crate::{
 
 /// Why nothing was picked. Each variant calls for something else, and each names the service and
 /// the cause; the [`Status`] inside tells the age of what is known.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum PickError {
     /// The driver is gone, and no endpoints are known. Nothing will change that: was the
@@ -76,6 +76,22 @@ impl fmt::Display for PickError {
             write!(f, " (last good answer {} ago)", Ago(good))?;
         }
         Ok(())
+    }
+}
+
+/// The variant and the text: what `main` prints of an error that it returns is for people.
+impl fmt::Debug for PickError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            Self::Closed(_) => "Closed",
+            Self::NoCandidate(_) => "NoCandidate",
+            Self::NoEndpoints(_) => "NoEndpoints",
+            Self::NoSuchPod { .. } => "NoSuchPod",
+            Self::Unresolved(_) => "Unresolved",
+        };
+        f.debug_tuple(variant)
+            .field(&format_args!("{self}"))
+            .finish()
     }
 }
 
