@@ -423,6 +423,64 @@ async fn a_pod_that_hangs_is_set_aside_though_no_caller_waits_for_its_connect() 
 }
 
 #[tokio::test]
+async fn a_pod_that_closes_each_connection_at_once_is_set_aside() {
+    let listener = short_queue();
+    let addr = listener.local_addr().expect("a bound socket");
+    let accepting = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+    let client: Client = Balancer::builder(Fixed::new([addr])).spawn_http();
+    for _ in 0..20 {
+        let error = call(&client, request("POST", "http://web.default/", "order"))
+            .await
+            .expect_err("no answer");
+        if error.is_unsent() {
+            until("it is set aside", || {
+                let set = client.endpoints();
+                set.positions()
+                    .all(|(position, _)| position == Position::Ejected)
+            })
+            .await;
+            break;
+        }
+    }
+    accepting.abort();
+}
+
+#[test]
+fn a_dial_that_ends_with_its_runtime_leaves_nobody_waiting() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let (first, second) = (runtime(), runtime());
+    let (addr, client, _guard) = first.block_on(async {
+        let hangs = short_queue();
+        let addr = hangs.local_addr().expect("a bound socket");
+        let queue = fill(addr).await;
+        let client: Client = Balancer::builder(Fixed::new([addr])).spawn_http();
+        client.resolved().await.expect("a fixed list");
+        (addr, client, (hangs, queue))
+    });
+    let get = || {
+        client
+            .clone()
+            .oneshot(request("GET", "http://web.default/", ""))
+    };
+    let gave_up = second.block_on(async { timeout(SLOW, get()).await });
+    assert!(gave_up.is_err(), "{addr} hangs");
+    drop(second);
+    let error = first.block_on(async { timeout(PATIENCE, get()).await });
+    let error = error.expect("an end").expect_err("no connection");
+    assert!(
+        error.to_string().contains("no answer to the connect"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn connects_that_fail_together_count_as_one_failure() {
     let addr = nobody().await;
     let client: Client = Balancer::builder(Fixed::new([addr])).spawn_http();

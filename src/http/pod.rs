@@ -104,7 +104,10 @@ where
                 Checkout::Waiting(outcome) => {
                     let outcome = ready!(Pin::new(outcome).poll(cx));
                     self.checkout = Checkout::Idle;
-                    Checkout::Ready(connected(outcome)?)
+                    // Not asked whether it has closed again: a pod that closes each connection would
+                    // be dialled without end.
+                    self.checkout = Checkout::Ready(connected(outcome)?);
+                    return Poll::Ready(Ok(()));
                 }
             };
         }
