@@ -1,5 +1,10 @@
 //! The balanced HTTP client against pods on loopback.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers and pods are tasks of their own"
+)]
+
 mod support;
 
 use std::{
