@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::{
     endpoint::Endpoint,
     policy::Policy,
     registry::{Snapshot, Status},
-    set::{EndpointSet, indices_of},
+    set::{Candidates, EndpointSet, indices_of},
 };
 
 mod changes;
@@ -53,6 +55,9 @@ pub struct Balancer<S = ()> {
     policy: Arc<dyn Policy>,
 }
 
+/// For asking a policy whether it takes anything at all: one that goes by keys wants to see one.
+const ANY_KEY: Option<u64> = Some(0);
+
 impl<S: Clone> Balancer<S> {
     /// Picks an endpoint by the handle's policy: no lock, no allocation, no await.
     ///
@@ -82,49 +87,46 @@ impl<S: Clone> Balancer<S> {
     ///
     /// As [`pick`](Self::pick), if not even one can be picked (and `n` is not 0).
     pub fn pick_many(&self, n: usize) -> Result<Vec<Pick<S>>, PickError> {
-        let snapshot = self.shared.snapshot.load();
-        let available = snapshot.set().available();
-        let (mut picks, mut excluded) = (Vec::new(), Vec::new());
-        while picks.len() < n {
-            let candidates = available.excluding(&excluded);
-            let Some(index) = self.policy.pick(candidates).map(|choice| choice.index()) else {
-                break;
-            };
-            picks.extend(self.take(&snapshot, index));
-            let place = excluded.partition_point(|&other| other < index);
-            excluded.insert(place, index);
+        if n == 0 {
+            return Ok(Vec::new());
         }
-        if picks.is_empty() && n > 0 {
-            return Err(self.shared.nothing_picked(available));
-        }
-        Ok(picks)
+        self.in_newest(|snapshot| {
+            let (mut picks, mut excluded) = (Vec::new(), Vec::new());
+            while picks.len() < n {
+                let candidates = snapshot.set().available().excluding(&excluded);
+                let Some(index) = self.choose_from(candidates) else {
+                    break;
+                };
+                picks.extend(self.take(snapshot, index));
+                let place = excluded.partition_point(|&other| other < index);
+                excluded.insert(place, index);
+            }
+            (!picks.is_empty()).then_some(picks)
+        })
     }
 
     /// The pod with this name (`"db-0"`) or StatefulSet ordinal (`0`).
     ///
     /// Names come from SRV records: use [`Dns::srv`](crate::Dns::srv). A pod that refuses connections
-    /// is returned too: there is no other one of this name.
+    /// is returned too: there is no other one of this name. A rejected one is not.
     ///
     /// # Errors
     ///
     /// [`PickError::NoSuchPod`] if the set has none, else as [`pick`](Self::pick).
     pub fn pod<'p>(&self, pod: impl Into<Pod<'p>>) -> Result<Pick<S>, PickError> {
         let pod = pod.into();
-        let snapshot = self.shared.snapshot.load();
-        let candidates = snapshot.set().reachable();
-        if candidates.is_empty() {
-            return Err(self.shared.nothing_picked(candidates));
-        }
-        let place = candidates.iter().position(|endpoint| pod.is(endpoint));
-        let index = place
-            .and_then(|place| candidates.choose(place))
-            .map(|choice| choice.index());
-        index
-            .and_then(|index| self.take(&snapshot, index))
-            .ok_or_else(|| PickError::NoSuchPod {
+        let picked = self.in_newest(|snapshot| {
+            let candidates = snapshot.set().reachable();
+            let place = candidates.iter().position(|endpoint| pod.is(endpoint))?;
+            self.take(snapshot, candidates.choose(place)?.index())
+        });
+        picked.map_err(|error| match error {
+            PickError::NoCandidate(status) => PickError::NoSuchPod {
                 pod: pod.to_string().into(),
-                status: self.shared.status.load_full(),
-            })
+                status,
+            },
+            error => error,
+        })
     }
 
     /// Picks by the policy, leaving out the endpoints that this request tried already. When the
@@ -134,20 +136,23 @@ impl<S: Clone> Balancer<S> {
         key: Option<u64>,
         tried: &[Arc<Endpoint>],
     ) -> Result<Pick<S>, PickError> {
-        let snapshot = self.shared.snapshot.load();
-        let set = snapshot.set();
-        let available = set.available().with_key(key);
-        let index = if tried.is_empty() {
-            self.policy.pick(available).map(|choice| choice.index())
-        } else {
-            let excluded = indices_of(set, tried);
-            let rest = available.excluding(&excluded);
-            let rest = rest.or(set.reachable().with_key(key).excluding(&excluded));
-            self.policy.pick(rest).map(|choice| choice.index())
-        };
-        match index.and_then(|index| self.take(&snapshot, index)) {
-            Some(pick) => Ok(pick),
-            None => Err(self.shared.nothing_picked(available)),
+        self.in_newest(|snapshot| self.take(snapshot, self.choose(snapshot.set(), key, tried)?))
+    }
+
+    /// Asks the picker for a snapshot's endpoint. A set that is published while the one before gives
+    /// nothing is looked at too: the reason for nothing must not be older than the set.
+    fn in_newest<T>(&self, picker: impl Fn(&Snapshot<S>) -> Option<T>) -> Result<T, PickError> {
+        let mut snapshot = self.shared.snapshot.load();
+        loop {
+            if let Some(picked) = picker(&snapshot) {
+                return Ok(picked);
+            }
+            let error = self.shared.nothing_picked(snapshot.set());
+            let newer = self.shared.snapshot.load();
+            if newer.set().generation() == snapshot.set().generation() {
+                return Err(error);
+            }
+            snapshot = newer;
         }
     }
 
@@ -161,6 +166,30 @@ impl<S: Clone> Balancer<S> {
 }
 
 impl<S> Balancer<S> {
+    /// The index of the policy's choice.
+    fn choose(
+        &self,
+        set: &EndpointSet,
+        key: Option<u64>,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<usize> {
+        let available = set.available().with_key(key);
+        if tried.is_empty() {
+            return self.choose_from(available);
+        }
+        let excluded = indices_of(set, tried);
+        let rest = available.excluding(&excluded);
+        self.choose_from(rest.or(set.reachable().with_key(key).excluding(&excluded)))
+    }
+
+    /// A policy is not asked about nothing: one of a user's own might divide by it.
+    fn choose_from(&self, candidates: Candidates<'_>) -> Option<usize> {
+        if candidates.is_empty() {
+            return None;
+        }
+        Some(self.policy.pick(candidates)?.index())
+    }
+
     pub(crate) fn new(shared: Arc<Shared<S>>, policy: Arc<dyn Policy>) -> Self {
         Self { shared, policy }
     }
@@ -200,24 +229,55 @@ impl<S> Balancer<S> {
         Changes::new(self.shared.changed.subscribe())
     }
 
-    /// Waits until there is an endpoint, at most the builder's
-    /// [`initial_timeout`](crate::Builder::initial_timeout).
+    /// Waits until this handle's policy can pick an endpoint, at most the builder's
+    /// [`initial_timeout`](crate::Builder::initial_timeout). For a handle over
+    /// [`Primary`](crate::Primary): until there is a primary.
     ///
     /// # Errors
     ///
-    /// When the time is over: [`PickError::Unresolved`] or [`PickError::NoEndpoints`], with the cause
-    /// that DNS gave. At once: [`PickError::Closed`].
+    /// When the time is over, what a pick says then, with the cause that DNS gave. At once:
+    /// [`PickError::Closed`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
     pub async fn resolved(&self) -> Result<(), PickError> {
-        self.shared
-            .wait(
-                self.shared.settings.initial_timeout,
-                self.shared.settings.initial_timeout,
-            )
-            .await
+        let timeout = self.shared.settings.initial_timeout;
+        self.wait(timeout, timeout).await
+    }
+
+    /// Waits until the policy picks something: at most `unknown` while the source or a probe has not
+    /// told yet, at most `known` while what they told is that there is nothing.
+    async fn wait(&self, unknown: Duration, known: Duration) -> Result<(), PickError> {
+        let start = Instant::now();
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            // The set and the reason before the wake-up: none is missed.
+            let error = {
+                let snapshot = self.shared.snapshot.load();
+                if self.choose(snapshot.set(), ANY_KEY, &[]).is_some() {
+                    return Ok(());
+                }
+                self.shared.nothing_picked(snapshot.set())
+            };
+            let patience = match &error {
+                PickError::Closed(_) => return Err(error),
+                PickError::Unresolved(_) => unknown,
+                PickError::NoCandidate(status) if status.unobserved() > 0 => unknown,
+                _ => known,
+            };
+            match timeout_at(start + patience, changed.changed()).await {
+                Ok(Ok(())) => {}
+                // The driver published while the time ran out, or nothing came.
+                Ok(Err(_)) | Err(_) => {
+                    let snapshot = self.shared.snapshot.load();
+                    let picked = self.choose(snapshot.set(), ANY_KEY, &[]);
+                    return picked
+                        .map(|_| ())
+                        .ok_or_else(|| self.shared.nothing_picked(snapshot.set()));
+                }
+            }
+        }
     }
 
     /// Asks the source again soon: a hint for when something seems wrong. Calls are coalesced, and
@@ -253,16 +313,17 @@ impl<S: Send + Sync + 'static> Balancer<S> {
             ..
         } = self.shared.settings;
         let patience = match error {
+            PickError::Closed(_) => return None,
             PickError::Unresolved(_) => initial_timeout,
-            PickError::NoEndpoints(_) => wait_when_empty,
-            _ => Duration::ZERO,
+            PickError::NoCandidate(status) if status.unobserved() > 0 => initial_timeout,
+            _ => wait_when_empty,
         };
         if patience.is_zero() {
             return None;
         }
-        let shared = Arc::clone(&self.shared);
+        let balancer = self.clone();
         Some(Box::pin(async move {
-            shared.wait(initial_timeout, wait_when_empty).await
+            balancer.wait(initial_timeout, wait_when_empty).await
         }))
     }
 }

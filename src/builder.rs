@@ -16,6 +16,8 @@ use crate::{
 
 /// Builds a [`Balancer`]. Every setting has a default that needs no change in a cluster.
 ///
+/// It can build several: they share the resolver and the policy, and nothing else.
+///
 /// ```no_run
 /// use headless_lb::{Balancer, Dns, LeastRequest};
 ///
@@ -90,7 +92,9 @@ impl Builder {
         self
     }
 
-    /// The shortest time between two questions. Default 1 s: CoreDNS permits `ttl 0`. At least 1 ms.
+    /// The shortest time between two answered questions, and between a [`refresh`](Balancer::refresh) and
+    /// the answer before it (1 s at least). Default 1 s: CoreDNS permits `ttl 0`. At least 1 ms. After a
+    /// failure the back-off begins with half of it on average.
     pub fn min_interval(mut self, interval: Duration) -> Self {
         self.config.min_interval = interval;
         self
@@ -126,13 +130,14 @@ impl Builder {
     }
 
     /// How long a call, or [`resolved`](Balancer::resolved), waits for the first answer. Default 10 s:
-    /// name servers may still be starting with the node. Zero fails at once.
+    /// name servers may still be starting with the node. Through a policy by role, a call also waits that
+    /// long for the probe's first observations. Zero fails at once.
     pub fn initial_timeout(mut self, timeout: Duration) -> Self {
         self.settings.initial_timeout = timeout.min(FOREVER);
         self
     }
 
-    /// How long a call waits while the set is known to be empty. Default zero: fail at once, so that
+    /// How long a call waits while it is known that no endpoint will do: none there, or none of the role. Default zero: fail at once, so that
     /// the caller can answer 503. Set it for services that scale to zero and wake up.
     pub fn wait_when_empty(mut self, timeout: Duration) -> Self {
         self.settings.wait_when_empty = timeout.min(FOREVER);
@@ -215,6 +220,7 @@ impl Builder {
     /// # Panics
     ///
     /// As [`tokio::spawn`], outside a runtime.
+    #[must_use = "discovery ends when the last handle is dropped"]
     pub fn spawn(&self) -> Balancer<()> {
         self.spawn_with(no_service)
     }
@@ -224,6 +230,7 @@ impl Builder {
     /// # Panics
     ///
     /// As [`tokio::spawn`], outside a runtime.
+    #[must_use = "discovery ends when the last handle is dropped"]
     pub fn spawn_with<N: NewService>(&self, new_service: N) -> Balancer<N::Service> {
         self.spawn_signalling(|_| new_service)
     }

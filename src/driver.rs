@@ -126,8 +126,9 @@ impl<N: NewService> Loop<N> {
             tokio::select! {
                 answer = answer => {
                     question = None;
-                    self.registry.on_answer(Instant::now(), answer);
-                    self.outage.observe(self.registry.status());
+                    let now = Instant::now();
+                    self.registry.on_answer(now, answer);
+                    self.outage.observe(now, self.registry.status());
                 }
                 () = alarm => self.registry.on_tick(Instant::now()),
                 () = self.signals.notify.notified() => self.on_signal(),
@@ -166,11 +167,18 @@ impl<N: NewService> Loop<N> {
 }
 
 impl<N: NewService> Drop for Loop<N> {
-    /// Whoever waits for an answer must not wait for ever.
+    /// Handles that remain keep what they know, and say that it will not change.
     fn drop(&mut self) {
-        self.signals.closed.store(true, Relaxed);
-        if let Some(shared) = self.shared.upgrade() {
-            shared.wake();
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        shared.close();
+        if std::thread::panicking() {
+            let service = self.registry.status().service();
+            tracing::error!(
+                service,
+                "discovery has ended: a resolver, probe or service maker panicked"
+            );
         }
     }
 }

@@ -18,29 +18,47 @@ const CAP: Duration = Duration::from_secs(10);
 /// What the writer knows of one endpoint's connects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Connectivity {
-    /// Failures in a row that were acted upon.
-    seen: u32,
+    /// Absences in a row, with no success between: the exponent of the back-off.
+    row: u32,
+    /// The endpoint's counts at the last look.
+    seen: Connects,
     ejected_until: Option<Instant>,
 }
 
+/// An endpoint's live counts: failures since the last success, and successes that ended a row of
+/// failures. Both, because a row may end and begin anew between two looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Connects {
+    pub(crate) failures: u32,
+    pub(crate) recoveries: u32,
+}
+
 impl Connectivity {
-    /// Compares with the endpoint's live count of failures in a row. True if that changed whether the
-    /// endpoint is ejected, or failed anew.
-    pub(crate) fn update(&mut self, now: Instant, failures: u32, random: f64) -> Update {
-        if failures == self.seen {
-            return Update::None;
+    /// Compares with the endpoint's live counts.
+    ///
+    /// Requests that fail together are one failure: what is counted while the endpoint is ejected
+    /// neither prolongs the absence nor makes the next one longer.
+    pub(crate) fn update(&mut self, now: Instant, connects: Connects, random: f64) -> Update {
+        let seen = std::mem::replace(&mut self.seen, connects);
+        let recovered = connects.recoveries != seen.recoveries;
+        let returned = recovered && self.ejected_until.take().is_some();
+        if recovered {
+            self.row = 0;
         }
-        self.seen = failures;
-        if failures == 0 {
-            return if self.ejected_until.take().is_some() {
-                Update::Returned
-            } else {
-                Update::None
-            };
+        let failed = connects.failures > if recovered { 0 } else { seen.failures };
+        if failed {
+            if !self.is_ejected() {
+                self.row += 1;
+                let absence = exponential(BASE, CAP, self.row);
+                self.ejected_until = Some(now + spread(absence, 0.8, 1.2, random));
+            }
+            return Update::Failed;
         }
-        let absence = spread(exponential(BASE, CAP, failures), 0.8, 1.2, random);
-        self.ejected_until = Some(now + absence);
-        Update::Failed
+        if returned {
+            Update::Returned
+        } else {
+            Update::None
+        }
     }
 
     /// The absence is over: true if the endpoint returns now.
@@ -68,7 +86,7 @@ impl Connectivity {
 pub(crate) enum Update {
     /// Nothing new.
     None,
-    /// A connect failed since the last look: the endpoint is ejected, for longer each time.
+    /// A connect failed since the last look: the endpoint is ejected.
     Failed,
     /// A connect succeeded: the endpoint is back.
     Returned,
@@ -78,14 +96,28 @@ pub(crate) enum Update {
 mod tests {
     use super::*;
 
+    fn connects(failures: u32, recoveries: u32) -> Connects {
+        Connects {
+            failures,
+            recoveries,
+        }
+    }
+
     #[test]
-    fn each_failure_in_a_row_doubles_the_absence_up_to_ten_seconds() {
-        let now = Instant::now();
+    fn each_absence_in_a_row_is_twice_as_long_up_to_ten_seconds() {
+        let mut now = Instant::now();
         let mut connectivity = Connectivity::default();
         let absences: Vec<u128> = (1..=9)
             .map(|failures| {
-                assert_eq!(connectivity.update(now, failures, 0.5), Update::Failed);
-                (connectivity.until().unwrap() - now).as_millis()
+                assert_eq!(
+                    connectivity.update(now, connects(failures, 0), 0.5),
+                    Update::Failed
+                );
+                let until = connectivity.until().unwrap();
+                let absence = (until - now).as_millis();
+                now = until;
+                assert!(connectivity.expire(now));
+                absence
             })
             .collect();
         assert_eq!(
@@ -95,25 +127,42 @@ mod tests {
     }
 
     #[test]
-    fn a_success_ends_the_absence_and_the_row() {
+    fn requests_that_fail_together_are_one_failure() {
         let now = Instant::now();
         let mut connectivity = Connectivity::default();
-        connectivity.update(now, 5, 0.5);
-        assert_eq!(connectivity.update(now, 0, 0.5), Update::Returned);
-        assert!(!connectivity.is_ejected());
-        connectivity.update(now, 1, 0.5);
+        assert_eq!(
+            connectivity.update(now, connects(100, 0), 0.5),
+            Update::Failed
+        );
         assert_eq!(connectivity.until(), Some(now + BASE));
+        assert_eq!(
+            connectivity.update(now, connects(200, 0), 0.5),
+            Update::Failed
+        );
+        assert_eq!(
+            connectivity.until(),
+            Some(now + BASE),
+            "stragglers do not prolong it"
+        );
     }
 
     #[test]
-    fn the_absence_ends_by_itself_and_the_row_goes_on() {
+    fn a_success_ends_the_absence_and_the_row_also_between_two_looks() {
         let now = Instant::now();
         let mut connectivity = Connectivity::default();
-        connectivity.update(now, 1, 0.5);
-        assert!(!connectivity.expire(now));
-        assert!(connectivity.expire(now + BASE));
+        connectivity.update(now, connects(5, 0), 0.5);
+        assert_eq!(
+            connectivity.update(now, connects(0, 1), 0.5),
+            Update::Returned
+        );
         assert!(!connectivity.is_ejected());
-        connectivity.update(now, 2, 0.5);
-        assert_eq!(connectivity.until(), Some(now + 2 * BASE));
+        connectivity.update(now, connects(1, 1), 0.5);
+        assert_eq!(connectivity.until(), Some(now + BASE));
+        // Failed, came back, failed: the same number of failures as before.
+        assert_eq!(
+            connectivity.update(now, connects(1, 2), 0.5),
+            Update::Failed
+        );
+        assert_eq!(connectivity.until(), Some(now + BASE));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::draw::mix;
+use crate::{draw::mix, eject::Connects};
 
 /// An address that a resolver found, with the name it was found under.
 ///
@@ -69,8 +69,6 @@ impl fmt::Display for Address {
 pub struct Endpoint {
     id: u64,
     socket: SocketAddr,
-    /// Position key inside a group of the set, so that clients walk different orders and a swap moves nobody else.
-    rank: u64,
     since: Instant,
     /// Written once, by the driver: a name that DNS tells later than the address.
     name: OnceLock<Arc<str>>,
@@ -83,17 +81,19 @@ pub struct Endpoint {
 struct Counters {
     /// Requests in flight. Written by [`InFlight`]; read by policies.
     pending: AtomicU32,
-    /// Connect failures in a row. Written on the request path; read by the driver, which alone decides what follows.
+    /// Connect failures in a row. Written on the request path; read by the driver, which alone decides
+    /// what follows.
     refusals: AtomicU32,
+    /// How often a success ended such a row. The same writers and reader.
+    recoveries: AtomicU32,
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: Address, since: Instant, seed: u64) -> Self {
+    pub(crate) fn new(address: Address, since: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             socket: address.socket,
-            rank: rank(address.socket, seed),
             since,
             name: address.name.map_or_else(OnceLock::new, OnceLock::from),
             counters: Counters::default(),
@@ -149,11 +149,6 @@ impl Endpoint {
         }
     }
 
-    #[inline]
-    pub(crate) fn rank(&self) -> u64 {
-        self.rank
-    }
-
     /// Labels an endpoint that was found without a name. A second name does not replace the first.
     pub(crate) fn label(&self, name: &str) {
         self.name.get_or_init(|| name.into());
@@ -167,12 +162,21 @@ impl Endpoint {
     /// A connect succeeded; true if that ends a row of failures. Reads before it writes, so that
     /// healthy endpoints share the line.
     pub(crate) fn connected(&self) -> bool {
-        self.counters.refusals.load(Relaxed) != 0 && self.counters.refusals.swap(0, Relaxed) != 0
+        let ends = self.counters.refusals.load(Relaxed) != 0
+            && self.counters.refusals.swap(0, Relaxed) != 0;
+        if ends {
+            self.counters.recoveries.fetch_add(1, Relaxed);
+        }
+        ends
     }
 
     #[inline]
-    pub(crate) fn refusals(&self) -> u32 {
-        self.counters.refusals.load(Relaxed)
+    pub(crate) fn connects(&self) -> Connects {
+        let failures = self.counters.refusals.load(Relaxed);
+        Connects {
+            failures,
+            recoveries: self.counters.recoveries.load(Relaxed),
+        }
     }
 }
 
@@ -265,7 +269,7 @@ mod tests {
 
     fn endpoint(name: &str) -> Arc<Endpoint> {
         let address = Address::from(SocketAddr::from(([10, 244, 1, 7], 5432))).named(name);
-        Arc::new(Endpoint::new(address, Instant::now(), 1))
+        Arc::new(Endpoint::new(address, Instant::now()))
     }
 
     #[test]
@@ -290,11 +294,7 @@ mod tests {
 
     #[test]
     fn the_first_name_stays() {
-        let endpoint = Endpoint::new(
-            SocketAddr::from(([10, 0, 0, 1], 80)).into(),
-            Instant::now(),
-            1,
-        );
+        let endpoint = Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)).into(), Instant::now());
         assert_eq!(endpoint.name(), None);
         endpoint.label("db-0");
         endpoint.label("db-1");

@@ -47,7 +47,7 @@ pub use round_robin::RoundRobin;
 /// }
 /// ```
 pub trait Policy: Send + Sync + 'static {
-    /// Picks one of the candidates; `None` if none of them will do, which the caller sees as
+    /// Picks one of the candidates, of which there is at least one; `None` if none of them will do, which the caller sees as
     /// [`PickError::NoCandidate`](crate::PickError::NoCandidate).
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>>;
 }

@@ -19,7 +19,7 @@
 //! assert!(registry.next_deadline() > Some(now), "ask again later");
 //! ```
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ use cadence::Cadence;
 pub(crate) use config::FOREVER;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
-use roles::{Claim, Roles};
+use roles::Roles;
 pub(crate) use status::Ago;
 pub use status::Status;
 
@@ -77,7 +77,7 @@ where
 pub struct Registry<N: NewService> {
     config: Config,
     new_service: N,
-    /// Ascending by rank and address: the order inside each group of a set.
+    /// Ascending by rank: the order inside each group of a set.
     slots: Vec<Slot<N::Service>>,
     cadence: Cadence,
     emptiness: Emptiness,
@@ -89,6 +89,8 @@ pub struct Registry<N: NewService> {
     settled: Option<Fingerprint>,
     /// The earliest end of a linger, an ejection, a claim, among all slots.
     slot_deadline: Option<Instant>,
+    /// How many endpoints of the set are at each position.
+    sizes: [usize; Position::COUNT],
     generation: u64,
     dirty: bool,
     added: Vec<Arc<Endpoint>>,
@@ -97,14 +99,13 @@ pub struct Registry<N: NewService> {
 
 /// One address and what the writer knows of it.
 struct Slot<S> {
-    /// The endpoint's rank and address, at hand: an answer is compared with all of them.
-    key: (u64, SocketAddr),
+    /// The endpoint's rank, at hand: an answer is compared with all of them.
+    rank: u64,
     endpoint: Arc<Endpoint>,
     service: S,
     presence: Presence,
     position: Position,
     connectivity: Connectivity,
-    claim: Claim,
     /// When an answer listed it last; see [`Registry::last_seen`].
     seen: Instant,
     /// Whole answers in a row that lacked it.
@@ -202,6 +203,7 @@ impl<N: NewService> Registry<N> {
             asked_at: now,
             settled: None,
             slot_deadline: None,
+            sizes: [0; Position::COUNT],
             generation: 0,
             dirty: false,
             added: Vec::new(),
@@ -246,7 +248,7 @@ impl<N: NewService> Registry<N> {
 
     /// Somebody doubts the set: ask soon. Coalesced, at least 1 s after the last answer.
     pub fn on_refresh(&mut self, now: Instant) {
-        self.cadence.refresh(now);
+        self.cadence.refresh(now, &self.config);
     }
 
     /// Connects failed or succeeded again, as the endpoints' counters tell.
@@ -256,7 +258,7 @@ impl<N: NewService> Registry<N> {
         self.slots.retain_mut(|slot| {
             match slot
                 .connectivity
-                .update(now, slot.endpoint.refusals(), rng.random())
+                .update(now, slot.endpoint.connects(), rng.random())
             {
                 Update::None | Update::Returned => true,
                 Update::Failed => {
@@ -267,26 +269,28 @@ impl<N: NewService> Registry<N> {
             }
         });
         if failed {
-            self.cadence.refresh(now);
+            self.cadence.refresh(now, &self.config);
         }
         self.reposition();
     }
 
     /// A probe saw something of the endpoint with this id, or failed to.
     pub fn on_observed(&mut self, now: Instant, id: u64, result: Result<Observation, ProbeError>) {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.endpoint.id() == id) else {
-            return;
-        };
-        slot.claim.update(now, result);
-        self.reposition();
+        let live = self
+            .slots
+            .iter()
+            .filter(|slot| slot.presence == Presence::Live);
+        // A last report of an endpoint that just left says nothing about the set.
+        if live.into_iter().any(|slot| slot.endpoint.id() == id) {
+            self.roles.observe(now, id, result);
+            self.reposition();
+        }
     }
 
     /// Time passed: ends lingers, ejections, claims and staleness that are due.
     pub fn on_tick(&mut self, now: Instant) {
         if let Some(lease) = self.config.claim_lease {
-            self.slots
-                .iter_mut()
-                .for_each(|slot| slot.claim.expire(now, lease));
+            self.roles.expire(now, lease);
         }
         for slot in &mut self.slots {
             slot.connectivity.expire(now);
@@ -327,8 +331,7 @@ impl<N: NewService> Registry<N> {
                 .iter()
                 .filter(|slot| slot.presence == Presence::Live)
         };
-        let mut sizes = [0; Position::COUNT];
-        live().for_each(|slot| sizes[slot.position as usize] += 1);
+        let sizes = self.sizes;
         let total = sizes.iter().sum();
         let (mut endpoints, mut services) = (Vec::with_capacity(total), Vec::with_capacity(total));
         for position in Position::ALL
@@ -366,14 +369,19 @@ impl<N: NewService> Registry<N> {
             config,
             ..
         } = self;
-        let live = slots.iter().filter(|slot| slot.presence == Presence::Live);
-        roles.accept(live.map(|slot| (slot.endpoint.id(), &slot.claim)));
-        let (mut live, mut deadline) = (0, None);
+        // Where all replicas refuse, there is nothing to fall back to: they stay.
+        let eject_replicas = roles.is_empty()
+            || slots.iter().any(|slot| {
+                let is_replica = roles.role(slot.endpoint.id()) == Role::Replica;
+                is_replica && slot.presence == Presence::Live && !slot.connectivity.is_ejected()
+            });
+        let mut sizes = [0; Position::COUNT];
+        let mut deadline = config.claim_lease.and_then(|lease| roles.deadline(lease));
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
             if slot.presence == Presence::Live {
-                live += 1;
-                let position = slot.position(roles);
+                let position = slot.position(roles, eject_replicas);
+                sizes[position as usize] += 1;
                 self.dirty |= std::mem::replace(&mut slot.position, position) != position;
             }
             deadline = [deadline, slot.deadline(config)]
@@ -381,26 +389,38 @@ impl<N: NewService> Registry<N> {
                 .flatten()
                 .min();
         }
-        self.status.endpoints = live;
         self.slot_deadline = deadline;
+        let live = sizes.iter().sum::<usize>();
+        self.sizes = sizes;
+        self.status.endpoints = live;
+        let probed = config.claim_lease.is_some();
+        self.status.unobserved = if probed {
+            live.saturating_sub(roles.observed())
+        } else {
+            0
+        };
     }
 }
 
 impl<S> Slot<S> {
-    fn position(&self, roles: &Roles) -> Position {
-        if roles.is_primary(self.endpoint.id()) {
+    #[inline]
+    fn position(&self, roles: &Roles, eject_replicas: bool) -> Position {
+        let ejected = self.connectivity.is_ejected();
+        if roles.is_empty() {
+            return if ejected {
+                Position::Ejected
+            } else {
+                Position::Unknown
+            };
+        }
+        let id = self.endpoint.id();
+        match roles.role(id) {
             // Not ejected, whatever its connects do: there is nothing to fall back to.
-            return Position::Primary;
-        }
-        if roles.is_stale(&self.claim) {
-            return Position::Rejected;
-        }
-        if self.connectivity.is_ejected() {
-            return Position::Ejected;
-        }
-        match self.claim.role() {
-            Role::Replica => Position::Replica,
-            Role::Primary | Role::Unknown => Position::Unknown,
+            _ if roles.is_primary(id) => Position::Primary,
+            _ if roles.is_stale(id) => Position::Rejected,
+            Role::Replica if !ejected || !eject_replicas => Position::Replica,
+            _ if ejected => Position::Ejected,
+            _ => Position::Unknown,
         }
     }
 
@@ -409,10 +429,7 @@ impl<S> Slot<S> {
             Presence::Live => None,
             Presence::Absent { since } => Some(since + config.linger),
         };
-        let claim = config
-            .claim_lease
-            .and_then(|lease| self.claim.expires(lease));
-        [linger, self.connectivity.until(), claim]
+        [linger, self.connectivity.until()]
             .into_iter()
             .flatten()
             .min()

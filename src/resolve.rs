@@ -38,7 +38,8 @@ pub use system::System;
 ///
 /// # Cancel safety
 ///
-/// The driver drops the future when the last handle is gone; hold nothing half-done across an await.
+/// The driver drops the future when the last handle is gone, and after 30 s, which counts as a timeout:
+/// a source that hangs must not end discovery. Hold nothing half-done across an await.
 pub trait Resolve: Send + Sync + 'static {
     /// Asks once.
     ///

@@ -111,6 +111,7 @@ pub enum Error<E> {
     /// No endpoint could be picked. The request was not sent.
     Pick(PickError),
     /// The endpoint's service failed. The endpoint may have seen the request.
+    #[non_exhaustive]
     Service {
         /// The name of the service.
         service: Arc<str>,
@@ -121,6 +122,7 @@ pub enum Error<E> {
     },
     /// No endpoint that was tried took the request: none of them can have seen it. Or it was not fit to
     /// be sent to any, and none was tried.
+    #[non_exhaustive]
     Unsent {
         /// The name of the service.
         service: Arc<str>,
@@ -182,12 +184,13 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
     }
 }
 
-impl<E: StdError + 'static> StdError for Error<E> {
+/// For any `E` that can be shown, tower's boxed errors included, which are no [`Error`](StdError)
+/// themselves. So the chain ends here: match for `E` to go on.
+impl<E: fmt::Debug + fmt::Display> StdError for Error<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // The error itself stands in the text; what lies beneath it follows.
         match self {
             Self::Pick(error) => error.source(),
-            Self::Service { error, .. } | Self::Unsent { error, .. } => error.source(),
+            Self::Service { .. } | Self::Unsent { .. } => None,
         }
     }
 }

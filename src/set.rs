@@ -12,10 +12,7 @@ use std::{fmt, iter, ops::Range, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::{
-    draw::process_seed,
-    endpoint::{Address, Endpoint},
-};
+use crate::endpoint::{Address, Endpoint};
 
 /// The group of an endpoint in its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,8 +98,8 @@ impl EndpointSet {
     /// assert!(choice.is_some());
     /// ```
     pub fn of(addresses: impl IntoIterator<Item = impl Into<Address>>) -> Self {
-        let (now, seed) = (Instant::now(), process_seed());
-        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now, seed));
+        let now = Instant::now();
+        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now));
         let endpoints: Vec<_> = addresses
             .into_iter()
             .map(|address| endpoint(address.into()))
@@ -149,16 +146,15 @@ impl EndpointSet {
     /// left, the ejected ones: a request that may fail beats one that must.
     #[inline]
     pub fn available(&self) -> Candidates<'_> {
-        let available = 0..self.ends[Position::Unknown as usize];
-        let range = if available.is_empty() {
-            self.group(Position::Ejected)
-        } else {
-            available
+        // Without an available one, the group of the ejected begins at 0.
+        let end = match self.ends[Position::Unknown as usize] {
+            0 => self.ends[Position::Ejected as usize],
+            available => available,
         };
         Candidates {
             set: self,
-            start: range.start,
-            end: range.end,
+            start: 0,
+            end,
             excluded: &[],
             key: None,
         }
@@ -273,6 +269,34 @@ impl<'a> Candidates<'a> {
             set: self.set,
             index: self.index(i),
         })
+    }
+
+    /// How many there would be had this request tried none yet.
+    #[inline]
+    pub(crate) fn span(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether this request left some out.
+    pub(crate) fn is_reduced(&self) -> bool {
+        !self.excluded.is_empty()
+    }
+
+    /// The candidate at `place`, which is below [`span`](Self::span), or the next one that was not tried.
+    #[inline]
+    pub(crate) fn choose_from(&self, place: usize) -> Option<Choice<'a>> {
+        debug_assert!(place < self.span());
+        if self.excluded.is_empty() {
+            return Some(Choice {
+                set: self.set,
+                index: self.start + place,
+            });
+        }
+        let before = self
+            .excluded
+            .partition_point(|&index| index < self.start + place);
+        // So many candidates stand before that place; behind the last comes the first.
+        self.choose((place - before).checked_rem(self.len())?)
     }
 
     /// The candidates in their order: the same for every pick while the set stays.
@@ -420,13 +444,8 @@ mod tests {
     use super::*;
 
     fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
-        let endpoint = |i| {
-            Endpoint::new(
-                SocketAddr::from(([10, 0, 0, i], 80)).into(),
-                Instant::now(),
-                1,
-            )
-        };
+        let endpoint =
+            |i| Endpoint::new(SocketAddr::from(([10, 0, 0, i], 80)).into(), Instant::now());
         (0..n).map(|i| Arc::new(endpoint(i))).collect()
     }
 

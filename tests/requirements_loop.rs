@@ -226,20 +226,20 @@ async fn r09_failures_between_empty_answers_neither_count_nor_reset() {
 async fn r09_when_every_endpoint_refuses_connections_one_empty_answer_is_enough() {
     let script = Script::new(pods(1..=2));
     let balancer = resolved(&script, builder(&script)).await;
-    for _ in 0..8 {
-        balancer
-            .endpoints()
-            .iter()
-            .for_each(|endpoint| balancer.unreachable(endpoint));
-        sleep(Duration::from_millis(10)).await;
+    let set = balancer.endpoints();
+    let refuse = || {
+        set.iter()
+            .for_each(|endpoint| balancer.unreachable(endpoint))
+    };
+    for absence in [100, 200, 400, 800] {
+        refuse();
+        sleep(MILLISECOND * absence * 13 / 10).await;
     }
-    let from = script.asked().len();
     script.say(nxdomain());
-    while script.asked().len() == from {
-        sleep(Duration::from_millis(50)).await;
-    }
-    sleep(Duration::from_millis(10)).await;
-    assert!(balancer.endpoints().is_empty());
+    // Set aside for more than a second now, and DNS is asked within one.
+    refuse();
+    sleep(1100 * MILLISECOND).await;
+    assert!(balancer.endpoints().is_empty(), "{balancer}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -585,9 +585,11 @@ async fn r16_a_pod_that_refuses_is_set_aside_and_comes_back_by_itself() {
     sleep(Duration::from_millis(130)).await;
     assert!((0..3).any(|_| balancer.pick().unwrap().addr() == pod(2)));
     // It refuses again and again: the absences grow.
-    for _ in 0..6 {
+    for absence in [200, 400, 800, 1600, 3200] {
         balancer.unreachable(dead);
+        sleep(MILLISECOND * absence * 13 / 10).await;
     }
+    balancer.unreachable(dead);
     sleep(4 * SECOND).await;
     assert!((0..30).all(|_| balancer.pick().unwrap().addr() != pod(2)));
     balancer.reached(dead);
@@ -663,11 +665,47 @@ fn r21_an_outage_is_told_once_and_so_is_its_end() {
         1,
         "{log:#?}"
     );
-    assert_eq!(count("is over"), 1, "{log:#?}");
+    assert_eq!(count("resolution works again"), 1, "{log:#?}");
     assert_eq!(count("endpoint added"), 4, "{log:#?}");
     assert_eq!(count("endpoint removed"), 1, "{log:#?}");
     assert!(
         log.iter().all(|line| line.contains("web.default")),
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn r21_scaling_to_zero_is_told_as_such_and_two_kinds_of_failure_in_turn_do_not_flood() {
+    let log = support::log::captured(|| async {
+        let script = Script::new(nxdomain());
+        let balancer = builder(&script).spawn();
+        sleep(60 * SECOND).await;
+        script.say(pods(1..=2));
+        sleep(10 * SECOND).await;
+        script.say(nxdomain());
+        sleep(60 * SECOND).await;
+        drop(balancer);
+    });
+    let count = |log: &[String], what: &str| log.iter().filter(|line| line.contains(what)).count();
+    // At the start, which may be a typo, and after the scale-down; and its announcement.
+    assert_eq!(count(&log, "no endpoints: no ready pod"), 2, "{log:#?}");
+    assert_eq!(count(&log, "until that is confirmed"), 1, "{log:#?}");
+    assert_eq!(count(&log, "works again"), 0, "{log:#?}");
+
+    let log = support::log::captured(|| async {
+        let script = Script::new(pods(1..=2));
+        let balancer = resolved(&script, builder(&script)).await;
+        let timeout = || {
+            Err(headless_lb::ResolveError::of(
+                headless_lb::ResolveErrorKind::Timeout,
+            ))
+        };
+        script.say_next((0..400).map(|i| if i % 2 == 0 { servfail() } else { timeout() }));
+        sleep(600 * SECOND).await;
+        drop(balancer);
+    });
+    assert!(
+        (2..=8).contains(&count(&log, "resolution fails")),
         "{log:#?}"
     );
 }

@@ -341,6 +341,159 @@ async fn ten_thousand_endpoints_work() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_may_have_layers_of_its_own() {
+    // A timeout for each try makes the error a boxed one, which the stack above takes all the same.
+    let stack = ServiceBuilder::new()
+        .timeout(SECOND)
+        .layer(fixed(2).layer())
+        .service(|endpoint: &Arc<Endpoint>| {
+            let addr = endpoint.addr();
+            let pod = tower::service_fn(move |(): ()| async move { io::Result::Ok(addr) });
+            tower::timeout::Timeout::new(pod, SECOND)
+        });
+    stack.oneshot(()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_together_set_a_pod_aside_once_and_briefly() {
+    let balancer = fixed(2).spawn();
+    balancer.resolved().await.unwrap();
+    let pod = Arc::clone(balancer.endpoints().iter().next().unwrap());
+    (0..100).for_each(|_| balancer.unreachable(&pod));
+    sleep(Duration::from_millis(10)).await;
+    assert!((0..10).all(|_| balancer.pick().unwrap().endpoint().id() != pod.id()));
+    sleep(Duration::from_millis(120)).await;
+    assert!((0..10).any(|_| balancer.pick().unwrap().endpoint().id() == pod.id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pick_many_by_round_robin_is_even() {
+    let balancer = fixed(3).spawn();
+    balancer.resolved().await.unwrap();
+    let mut shares = std::collections::BTreeMap::new();
+    for _ in 0..300 {
+        for pick in balancer.pick_many(2).unwrap() {
+            *shares.entry(pick.addr()).or_insert(0) += 1;
+        }
+    }
+    assert!(shares.values().all(|share| *share == 200), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_call_through_a_role_waits_for_the_probe() {
+    let probe = headless_lb::probe_fn(|endpoint: &Endpoint| {
+        let primary = endpoint.addr() == pod(2);
+        async move {
+            sleep(Duration::from_millis(50)).await;
+            let role = if primary {
+                headless_lb::Role::Primary
+            } else {
+                headless_lb::Role::Replica
+            };
+            Ok(role.into())
+        }
+    });
+    let (balancer, _) = spawn(&fixed(3).policy(headless_lb::Primary).probe(probe), |_| {
+        Behaviour::Answers
+    });
+    assert_eq!(balancer.clone().oneshot(String::new()).await.unwrap().0, 2);
+    // Known to be none: at once.
+    let nobody =
+        headless_lb::probe_fn(|_: &Endpoint| async { Ok(headless_lb::Role::Replica.into()) });
+    let (balancer, _) = spawn(&fixed(3).policy(headless_lb::Primary).probe(nobody), |_| {
+        Behaviour::Answers
+    });
+    let start = Instant::now();
+    let error = balancer.oneshot(String::new()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Pick(PickError::NoCandidate(_))),
+        "{error}"
+    );
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_replica_is_not_set_aside() {
+    let probe = headless_lb::probe_fn(|endpoint: &Endpoint| {
+        let primary = endpoint.addr() == pod(1);
+        async move {
+            Ok(if primary {
+                headless_lb::Role::Primary
+            } else {
+                headless_lb::Role::Replica
+            }
+            .into())
+        }
+    });
+    let readers = fixed(2)
+        .policy(headless_lb::Replica(RoundRobin::new()))
+        .probe(probe)
+        .spawn();
+    readers.resolved().await.unwrap();
+    let replica = Arc::clone(readers.pick().unwrap().endpoint());
+    readers.unreachable(&replica);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(readers.pick().unwrap().addr(), pod(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lost_probe_answer_does_not_end_a_primary() {
+    struct Lossy(AtomicUsize);
+    impl headless_lb::Probe for Lossy {
+        type Session = ();
+        async fn open(
+            &self,
+            _: &Endpoint,
+        ) -> Result<((), Option<headless_lb::Observation>), headless_lb::ProbeError> {
+            sleep(Duration::from_millis(200)).await;
+            Ok(((), None))
+        }
+        async fn observe(
+            &self,
+            _: &Endpoint,
+            (): &mut (),
+        ) -> Result<headless_lb::Observation, headless_lb::ProbeError> {
+            if self.0.fetch_add(1, Relaxed) % 4 == 3 {
+                std::future::pending::<()>().await;
+            }
+            Ok(headless_lb::Role::Primary.into())
+        }
+        fn interval(&self) -> Duration {
+            Duration::from_millis(250)
+        }
+    }
+    let writer = fixed(1)
+        .policy(headless_lb::Primary)
+        .probe(Lossy(AtomicUsize::new(0)))
+        .spawn();
+    writer.resolved().await.unwrap();
+    for _ in 0..5000 {
+        sleep(Duration::from_millis(20)).await;
+        assert!(writer.pick().is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolver_that_panics_ends_discovery_visibly() {
+    let script = Script::from_fn(|at| {
+        if at > SECOND {
+            panic!("a bug in a resolver")
+        } else {
+            pods([1])
+        }
+    });
+    let balancer = Balancer::builder(script).spawn();
+    balancer.resolved().await.unwrap();
+    sleep(20 * SECOND).await;
+    assert!(balancer.pick().is_ok(), "what is known stays");
+    assert!(balancer.status().is_closed());
+    assert!(
+        balancer.to_string().contains("discovery has ended"),
+        "{balancer}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn absurd_durations_are_only_long_or_short() {
     for absurd in [Duration::MAX, Duration::ZERO] {
         let script = Script::new(Ok(headless_lb::Resolution::new([pod(1)]).valid_for(absurd)));

@@ -16,11 +16,13 @@ pub enum PickError {
     /// [`Driver`](crate::Driver) dropped, or its runtime shut down?
     Closed(Arc<Status>),
     /// There are endpoints, but the policy takes none of them: no primary now, or no replica.
+    /// [`Status::unobserved`] tells whether the probe has yet to be heard of some.
     NoCandidate(Arc<Status>),
     /// There are no endpoints: scaled to zero, a missing service or a wrong name, which cluster DNS
     /// does not tell apart; or too stale to be believed. The resolver loop goes on.
     NoEndpoints(Arc<Status>),
     /// No pod of this name or ordinal is in the set.
+    #[non_exhaustive]
     NoSuchPod {
         /// What was asked for.
         pod: Arc<str>,

@@ -11,16 +11,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout_at},
-};
+use tokio::sync::{Notify, watch};
 
 use super::PickError;
 use crate::{
     endpoint::Endpoint,
     registry::{Snapshot, Status},
-    set::{Candidates, EndpointSet},
+    set::EndpointSet,
 };
 
 /// What all handles of one service share, and the driver writes.
@@ -45,8 +42,6 @@ pub(crate) struct Signals {
     pub(crate) refresh: AtomicBool,
     /// A connect failed, or succeeded again.
     pub(crate) alarm: AtomicBool,
-    /// The driver is gone.
-    pub(crate) closed: AtomicBool,
 }
 
 /// How requests behave. Defaults and reasons: [`Builder`](crate::Builder).
@@ -71,8 +66,7 @@ impl<S> Shared<S> {
 
     /// Hands what is new to the readers. Called by the driver alone.
     ///
-    /// First the set, then the status, then the wake-up: who is woken finds both, and a status never
-    /// tells of an endpoint that a pick cannot find.
+    /// First the set, then the status, then the wake-up: who is woken finds both.
     pub(crate) fn publish(&self, snapshot: Option<Snapshot<S>>, status: &Status) {
         let set = snapshot.map(|snapshot| {
             let set = Arc::clone(snapshot.set());
@@ -80,7 +74,8 @@ impl<S> Shared<S> {
             set
         });
         let before = self.status.load();
-        let resolved = status.is_resolved() && !before.is_resolved();
+        let told = (status.is_resolved() && !before.is_resolved())
+            || (status.unobserved() == 0 && before.unobserved() > 0);
         if set.is_some() || !before.is_same(status) {
             self.status.store(Arc::new(status.clone()));
         }
@@ -88,62 +83,29 @@ impl<S> Shared<S> {
             Some(set) => {
                 self.changed.send_replace(set);
             }
-            None if resolved => self.wake(),
+            None if told => self.wake(),
             None => {}
         }
     }
 
     /// Lets those who wait look again.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         self.changed.send_modify(|_| {});
     }
 
-    /// Waits until a request may be picked for: at most `unresolved` before the first answer, at most
-    /// `empty` while the set is known to be empty.
-    pub(crate) async fn wait(
-        &self,
-        unresolved: Duration,
-        empty: Duration,
-    ) -> Result<(), PickError> {
-        let start = Instant::now();
-        let mut changed = self.changed.subscribe();
-        loop {
-            let error = {
-                let snapshot = self.snapshot.load();
-                let candidates = snapshot.set().available();
-                if !candidates.is_empty() {
-                    return Ok(());
-                }
-                self.nothing_picked(candidates)
-            };
-            let patience = match error {
-                PickError::Unresolved(_) => unresolved,
-                PickError::NoEndpoints(_) => empty,
-                _ => return Err(error),
-            };
-            let deadline = start + patience;
-            match timeout_at(deadline, changed.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(error),
-                Err(_) => {
-                    let snapshot = self.snapshot.load();
-                    let candidates = snapshot.set().available();
-                    return if candidates.is_empty() {
-                        Err(self.nothing_picked(candidates))
-                    } else {
-                        Ok(())
-                    };
-                }
-            }
-        }
+    /// Nobody will publish any more. Whoever waits must not wait for ever.
+    pub(crate) fn close(&self) {
+        let status = Status::clone(&self.status.load());
+        self.status.store(Arc::new(status.close()));
+        self.wake();
     }
 
-    /// Why a pick from `candidates` gave nothing.
-    pub(super) fn nothing_picked(&self, candidates: Candidates<'_>) -> PickError {
+    /// Why a pick from this set gave nothing.
+    pub(super) fn nothing_picked(&self, set: &EndpointSet) -> PickError {
         let status = self.status.load_full();
-        if !candidates.is_empty() {
+        if !set.is_empty() {
             PickError::NoCandidate(status)
-        } else if self.signals.closed.load(Relaxed) {
+        } else if status.is_closed() {
             PickError::Closed(status)
         } else if status.is_resolved() {
             PickError::NoEndpoints(status)

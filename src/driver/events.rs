@@ -1,13 +1,13 @@
 //! What is said aloud: set changes, and outages once.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{field::display, info, warn};
 
 use crate::{
-    registry::{Ago, Published, Status},
-    resolve::ResolveErrorKind,
+    registry::{Published, Status},
+    resolve::{ResolveError, ResolveErrorKind},
 };
 
 /// A change of more endpoints than this is told as one event: the first answer of a large service
@@ -36,47 +36,77 @@ pub(super) fn changed<S>(status: &Status, published: &Published<S>) {
     }
 }
 
-/// Tells an outage when it begins, when its kind changes, and when it ends; not in between.
+/// An outage that changes its kind is told again after this long at the earliest: two name servers that
+/// fail in two ways are asked in turn.
+const AGAIN: Duration = Duration::from_secs(90);
+
+/// Tells an outage when it begins, when it turns into another, and when it ends; and once that a
+/// service has no endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    current: Option<(ResolveErrorKind, Instant)>,
+    current: Option<Told>,
     suppressed: u64,
+    empty: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    kind: ResolveErrorKind,
+    at: Instant,
 }
 
 impl Outage {
     /// Looks at the status after an answer.
-    pub(super) fn observe(&mut self, status: &Status) {
+    pub(super) fn observe(&mut self, now: Instant, status: &Status) {
         let (service, endpoints) = (status.service(), status.endpoints());
-        match (status.stale_since(), status.error(), self.current) {
-            (Some(since), Some(error), current) => {
-                if current.is_some_and(|(kind, _)| kind == error.kind()) {
-                    self.suppressed += 1;
-                    return;
+        let error = status.error();
+        match (status.stale_since(), error) {
+            (Some(_), Some(error)) => self.goes_on(now, status, error),
+            (Some(_), None) => {}
+            (None, _) => {
+                let suppressed = std::mem::take(&mut self.suppressed);
+                if let Some(Told { kind, .. }) = self.current.take().filter(|_| error.is_none()) {
+                    let outage = kind.label();
+                    warn!(
+                        service,
+                        endpoints, outage, suppressed, "resolution works again"
+                    );
                 }
-                self.current = Some((error.kind(), since));
-                let cause = error.source().map(display);
-                let message = match (error.is_empty(), endpoints) {
-                    (true, _) => {
-                        "no endpoint any more, says DNS; the set stays until that is confirmed"
-                    }
-                    (false, 0) => "resolution fails; no endpoints are known",
-                    (false, _) => "resolution fails; the last good set stays",
-                };
-                warn!(service, endpoints, %error, cause, "{message}");
             }
-            (None, _, Some((kind, since))) => {
-                self.current = None;
-                let (outage, suppressed) = (kind.label(), std::mem::take(&mut self.suppressed));
-                warn!(
-                    service,
-                    endpoints,
-                    outage,
-                    suppressed,
-                    "the outage that began {} ago is over",
-                    Ago(since)
-                );
-            }
-            _ => {}
         }
+        // Believed, or the first answer there is: zero pods, or a typo.
+        let empty = endpoints == 0
+            && status.stale_since().is_none()
+            && error.is_some_and(ResolveError::is_empty);
+        if empty && !std::mem::replace(&mut self.empty, empty) {
+            let error = error.map(display);
+            warn!(
+                service,
+                error, "no endpoints: no ready pod, a missing service or a wrong name"
+            );
+        }
+        self.empty = empty;
+    }
+
+    fn goes_on(&mut self, now: Instant, status: &Status, error: &ResolveError) {
+        let known = self
+            .current
+            .is_some_and(|told| told.kind == error.kind() || now < told.at + AGAIN);
+        if known {
+            self.suppressed += 1;
+            return;
+        }
+        self.current = Some(Told {
+            kind: error.kind(),
+            at: now,
+        });
+        let (service, endpoints) = (status.service(), status.endpoints());
+        let cause = error.source().map(display);
+        let message = match (error.is_empty(), endpoints) {
+            (true, _) => "no endpoint any more, says DNS; the set stays until that is confirmed",
+            (false, 0) => "resolution fails; no endpoints are known",
+            (false, _) => "resolution fails; the last good set stays",
+        };
+        warn!(service, endpoints, %error, cause, "{message}");
     }
 }

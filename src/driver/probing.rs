@@ -32,7 +32,7 @@ pub(crate) trait Prober: Send + Sync + 'static {
         reports: mpsc::Sender<Report>,
     ) -> BoxFuture<'static, ()>;
 
-    /// How long an observation may stand: two intervals and a timeout, jitter included.
+    /// How long an observation may stand without being renewed.
     fn lease(&self) -> Duration;
 }
 
@@ -54,8 +54,9 @@ impl<P: Probe> Prober for P {
     }
 
     fn lease(&self) -> Duration {
-        // Two intervals at their longest.
-        (self.interval().saturating_mul(12) / 5).saturating_add(self.timeout())
+        // Two intervals at their longest, and between them a question that is lost, a session that is
+        // opened anew, and its first question.
+        (self.interval().saturating_mul(12) / 5).saturating_add(self.timeout().saturating_mul(3))
     }
 }
 

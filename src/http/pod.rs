@@ -102,11 +102,11 @@ where
                     None => self.wait(),
                 },
                 Checkout::Waiting(outcome) => {
-                    let outcome = ready!(Pin::new(outcome).poll(cx));
+                    let outcome = connected(ready!(Pin::new(outcome).poll(cx)));
                     self.checkout = Checkout::Idle;
-                    // Not asked whether it has closed again: a pod that closes each connection would
-                    // be dialled without end.
-                    self.checkout = Checkout::Ready(connected(outcome)?);
+                    // It may have closed again, but a pod that closes each connection must not be
+                    // dialled without end.
+                    self.checkout = Checkout::Ready(outcome?);
                     return Poll::Ready(Ok(()));
                 }
             };

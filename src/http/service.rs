@@ -58,7 +58,10 @@ where
 }
 
 pin_project! {
-    /// The response of a balanced HTTP client. Dropping it cancels the request.
+    /// The response of a balanced HTTP client.
+    ///
+    /// Dropping it cancels the request: a connection that it was written to closes, an unused one goes
+    /// back to the pool, and a connect under way goes on for the next.
     #[must_use = "futures do nothing unless polled"]
     pub struct HttpResponseFuture<B>
     where
@@ -145,7 +148,7 @@ where
 }
 
 /// One pod as a tower service, from [`HttpPod::into_service`]. Ready means: a live connection is at
-/// hand.
+/// hand. How connects go is reported to the balancer that the pod is from.
 pub struct HttpService<B> {
     pod: HttpPod<B>,
 }

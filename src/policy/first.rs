@@ -47,6 +47,10 @@ impl Policy for First {
             .iter()
             .enumerate()
             .min_by_key(|(_, endpoint)| (endpoint.id() != current, rank(endpoint)))?;
+        if candidates.is_reduced() {
+            // A second choice of one request is no change of mind.
+            return candidates.choose(place);
+        }
         self.found_at.store(place, Relaxed);
         // Two threads that lose the endpoint together compute the same successor from the same set.
         self.current.store(endpoint.id(), Release);
@@ -60,13 +64,13 @@ fn rank(endpoint: &Endpoint) -> impl Ord + use<> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Arc};
 
     use super::*;
     use crate::{
         endpoint::Address,
         policy::tests::{picked, set_of},
-        set::EndpointSet,
+        set::{EndpointSet, Position},
     };
 
     #[test]
@@ -78,8 +82,17 @@ mod tests {
                 .position(|e| e.addr().ip().to_string() == host)
                 .unwrap()
         };
-        let gone = [place("10.0.0.0")];
-        assert_eq!(picked(&policy, set.available().excluding(&gone)), Some(1));
+        // Another try of one request goes elsewhere, and changes nothing.
+        let tried = [place("10.0.0.0")];
+        assert_eq!(picked(&policy, set.available().excluding(&tried)), Some(1));
+        assert_eq!(picked(&policy, set.available()), Some(0));
+        let without = |gone: u8| {
+            let rest = set
+                .iter()
+                .filter(|e| e.addr().ip().to_string() != format!("10.0.0.{gone}"));
+            EndpointSet::new(rest.map(|e| (Position::Unknown, Arc::clone(e))))
+        };
+        assert_eq!(picked(&policy, without(0).available()), Some(1));
         // It stays there although the lower rank is back.
         assert_eq!(picked(&policy, set.available()), Some(1));
     }

@@ -37,7 +37,13 @@ pub struct Replica<P>(pub P);
 
 impl<P: Policy> Policy for Replica<P> {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
-        self.0.pick(candidates.replicas())
+        let replicas = candidates.replicas();
+        // As the balancer does: no policy is asked about nothing.
+        if replicas.is_empty() {
+            None
+        } else {
+            self.0.pick(replicas)
+        }
     }
 }
 
@@ -71,7 +77,7 @@ mod tests {
     fn set_of(positions: &[Position]) -> EndpointSet {
         let endpoint = |i| {
             let addr = SocketAddr::from(([10, 0, 0, i], 80));
-            Arc::new(Endpoint::new(addr.into(), Instant::now(), 1))
+            Arc::new(Endpoint::new(addr.into(), Instant::now()))
         };
         EndpointSet::new(iter::zip(positions.iter().copied(), (0..).map(endpoint)))
     }

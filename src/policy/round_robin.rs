@@ -53,7 +53,8 @@ impl RoundRobin {
 impl Policy for RoundRobin {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
         let turn = self.lanes[thread_lane(LANES)].0.fetch_add(1, Relaxed);
-        candidates.choose(turn.checked_rem(candidates.len())?)
+        // Over all, the tried ones too: the turns of several picks for one request stay even.
+        candidates.choose_from(turn.checked_rem(candidates.span())?)
     }
 }
 
@@ -82,6 +83,26 @@ mod tests {
             (0..21)
                 .for_each(|_| shares[usize::from(picked(&policy, set.available()).unwrap())] += 1);
             assert_eq!(shares, [3; 7]);
+        }
+    }
+
+    #[test]
+    fn several_picks_for_one_request_are_even_too() {
+        for (n, k) in [(3, 2), (4, 3), (5, 3), (7, 4)] {
+            let (policy, set) = (RoundRobin::new(), set_of(n));
+            let mut shares = vec![0; usize::from(n)];
+            for _ in 0..60 * usize::from(n) {
+                let mut tried = Vec::new();
+                for _ in 0..k {
+                    let choice = policy.pick(set.available().excluding(&tried)).unwrap();
+                    shares[choice.index()] += 1;
+                    tried.push(choice.index());
+                    tried.sort_unstable();
+                    tried.dedup();
+                }
+                assert_eq!(tried.len(), k);
+            }
+            assert_eq!(shares, vec![60 * k; usize::from(n)], "{k} of {n}");
         }
     }
 

@@ -82,11 +82,11 @@ impl Cadence {
     }
 
     /// Somebody has reason to doubt the set: ask soon, once for any number of calls.
-    pub(super) fn refresh(&mut self, now: Instant) {
+    pub(super) fn refresh(&mut self, now: Instant, config: &Config) {
         if self.asking {
             self.ask_again = true;
         } else {
-            self.due = self.due.min(self.after_gap(now));
+            self.due = self.due.min(self.after_gap(now, config));
         }
     }
 
@@ -101,6 +101,7 @@ impl Cadence {
         let first = !std::mem::replace(&mut self.answered, true);
         self.empties = 0;
         self.failures = 0;
+        self.negative = None;
         self.zero_ttls = if ttl == Some(Duration::ZERO) {
             self.zero_ttls.saturating_add(1)
         } else {
@@ -120,7 +121,7 @@ impl Cadence {
         } else {
             self.interval(config, ttl, first)
         };
-        self.schedule(now, delay);
+        self.schedule(now, config, delay);
     }
 
     /// The source said that there is nothing. `held`: the set has endpoints and is kept for now.
@@ -154,15 +155,17 @@ impl Cadence {
             }
             _ => spread(delay, 0.85, 1.15, self.random()),
         };
-        self.schedule(now, delay);
+        self.schedule(now, config, delay);
     }
 
     /// The source could not say.
     pub(super) fn on_failure(&mut self, now: Instant, config: &Config) {
         self.failures = self.failures.saturating_add(1);
+        // In step with a user's own idea of how often is too often.
+        let base = FAILURE_BASE.max(config.min_interval / 2);
         let cap = config.refresh_interval.max(FAILURE_CAP);
-        let delay = full_jitter(FAILURE_BASE, cap, self.failures, self.random());
-        self.schedule(now, delay);
+        let delay = full_jitter(base, cap, self.failures, self.random());
+        self.schedule(now, config, delay);
     }
 
     fn interval(&mut self, config: &Config, ttl: Option<Duration>, first: bool) -> Duration {
@@ -198,17 +201,18 @@ impl Cadence {
         spread(delay, low, 1.15, self.random())
     }
 
-    fn schedule(&mut self, now: Instant, delay: Duration) {
+    fn schedule(&mut self, now: Instant, config: &Config, delay: Duration) {
         self.asking = false;
         self.last_end = Some(now);
         self.due = now + delay;
         if std::mem::take(&mut self.ask_again) {
-            self.due = self.due.min(self.after_gap(now));
+            self.due = self.due.min(self.after_gap(now, config));
         }
     }
 
-    fn after_gap(&self, now: Instant) -> Instant {
-        self.last_end.map_or(now, |end| now.max(end + REFRESH_GAP))
+    fn after_gap(&self, now: Instant, config: &Config) -> Instant {
+        let gap = config.min_interval.max(REFRESH_GAP);
+        self.last_end.map_or(now, |end| now.max(end + gap))
     }
 
     fn random(&mut self) -> f64 {

@@ -15,8 +15,9 @@ const ROUNDING: Duration = Duration::from_secs(1);
 pub(super) struct Emptiness {
     counted: u32,
     first: Option<Instant>,
-    /// The last one that counted.
-    last: Option<(Instant, Option<Duration>)>,
+    /// When the cached negatives among those that counted end. More than one, because each DNS replica
+    /// has a cache of its own and they are asked in turn.
+    ends: Vec<Instant>,
 }
 
 impl Emptiness {
@@ -36,9 +37,8 @@ impl Emptiness {
         all_ejected: bool,
     ) -> bool {
         if !self.is_repetition(now, negative_ttl) {
-            self.counted += 1;
+            self.counted = self.counted.saturating_add(1);
             self.first.get_or_insert(now);
-            self.last = Some((now, negative_ttl));
         }
         match mode {
             EmptyMode::Immediate => true,
@@ -57,19 +57,28 @@ impl Emptiness {
         *self = Self::default();
     }
 
-    /// Whether this is the cached answer that was counted before. A constant TTL is a fresh answer
-    /// each time; so is a constant zero.
-    fn is_repetition(&self, now: Instant, negative_ttl: Option<Duration>) -> bool {
-        let (Some((then, Some(before))), Some(left)) = (self.last, negative_ttl) else {
+    /// Whether this is a cached answer that was counted before: one that ends when that one ends.
+    ///
+    /// A constant TTL is a fresh answer each time, and ends later each time; so is a constant zero,
+    /// which tells no end.
+    fn is_repetition(&mut self, now: Instant, negative_ttl: Option<Duration>) -> bool {
+        self.ends.retain(|end| *end + ROUNDING >= now);
+        // A cache of more than a day would outlive any doubt, and adding it to a time might overflow.
+        let Some(left) = negative_ttl.map(|left| left.min(Duration::from_secs(86_400))) else {
             return false;
         };
-        if before.is_zero() && left.is_zero() {
-            return false;
+        let end = now + left;
+        let repeats = self.ends.iter().any(|other| apart(end, *other) <= ROUNDING);
+        if !repeats && !left.is_zero() {
+            self.ends.push(end);
         }
-        left.saturating_add(now.saturating_duration_since(then))
-            .abs_diff(before)
-            <= ROUNDING
+        repeats
     }
+}
+
+fn apart(a: Instant, b: Instant) -> Duration {
+    a.saturating_duration_since(b)
+        .max(b.saturating_duration_since(a))
 }
 
 #[cfg(test)]
@@ -108,6 +117,23 @@ mod tests {
         // The cache asks again every 30 s: three answers take a minute.
         let cached: Vec<_> = (0..20).map(|i| (i * 5, Some(30 - i * 5 % 30))).collect();
         assert_eq!(believed_after(&cached, EmptyMode::default()), Some(60));
+    }
+
+    #[test]
+    fn two_caches_that_are_asked_in_turn_are_two_answers_and_not_three() {
+        let first = |at| (at, Some(30 - at));
+        let second = |at| (at, Some(17 - at));
+        let seen = [
+            first(0),
+            second(5),
+            first(10),
+            second(12),
+            first(15),
+            second(16),
+            first(20),
+            first(25),
+        ];
+        assert_eq!(believed_after(&seen, EmptyMode::default()), None);
     }
 
     #[test]

@@ -72,7 +72,7 @@ struct Model {
     absent: BTreeMap<u8, Instant>,
     /// The last time that an answer listed it.
     seen: BTreeMap<u8, Instant>,
-    /// Refused connects in a row, and when the last was.
+    /// Absences in a row, and when the last began.
     refused: BTreeMap<u8, (u32, Instant)>,
     /// The empty answers that count: when, and for how long they hold.
     empties: Vec<(Instant, Duration)>,
@@ -104,13 +104,13 @@ impl Model {
         self.leave(now, &gone);
     }
 
-    /// The absence after failure k is 100 ms doubled k - 1 times, at most 10 s, give or take 20 %:
+    /// The k-th absence in a row is 100 ms doubled k - 1 times, at most 10 s, give or take 20 %:
     /// in between, nobody can tell.
     fn is_ejected(&self, host: u8, now: Instant) -> Option<bool> {
-        let Some((failures, at)) = self.refused.get(&host) else {
+        let Some((row, at)) = self.refused.get(&host) else {
             return Some(false);
         };
-        let absence = (0.1 * 2_f64.powi(*failures as i32 - 1)).min(10.0);
+        let absence = (0.1 * 2_f64.powi(*row as i32 - 1)).min(10.0);
         match (now - *at).as_secs_f64() / absence {
             passed if passed < 0.8 => Some(true),
             passed if passed >= 1.2 => Some(false),
@@ -145,11 +145,12 @@ impl Model {
                 self.add(now, hosts);
             }
             Event::Refuse(host) if self.live.contains_key(host) => {
-                let failures = self
-                    .refused
-                    .get(host)
-                    .map_or(1, |(failures, _)| failures + 1);
-                self.refused.insert(*host, (failures, now));
+                let ejected = || published.get(host) == Some(&Position::Ejected);
+                // While ejected, more of the same says nothing new.
+                if !self.is_ejected(*host, now).unwrap_or_else(ejected) {
+                    let row = self.refused.get(host).map_or(1, |(row, _)| row + 1);
+                    self.refused.insert(*host, (row, now));
+                }
             }
             Event::Refuse(host) => {
                 self.absent.remove(host);
@@ -184,13 +185,13 @@ impl Model {
             self.truncated = false;
             return;
         }
-        let repeats = match (self.empties.last(), ttl) {
-            (Some((then, before)), Some(left)) if *before < Duration::MAX => {
-                let drift = (left + (now - *then)).as_secs_f64() - before.as_secs_f64();
-                drift.abs() <= 1.0 && !(left.is_zero() && before.is_zero())
-            }
-            _ => false,
-        };
+        let repeats = self.empties.iter().any(|(then, before)| {
+            let (Some(left), true) = (ttl, *before < Duration::MAX) else {
+                return false;
+            };
+            let drift = (left + (now - *then)).as_secs_f64() - before.as_secs_f64();
+            drift.abs() <= 1.0 && !before.is_zero()
+        });
         if !repeats {
             self.empties.push((now, ttl.unwrap_or(Duration::MAX)));
         }

@@ -17,6 +17,8 @@ pub struct Status {
     pub(super) stale_since: Option<Instant>,
     pub(super) ttl_counts_down: bool,
     pub(super) resolved: bool,
+    pub(super) closed: bool,
+    pub(super) unobserved: usize,
     pub(super) failures: u32,
     pub(super) pending_empty: u32,
     pub(super) incomplete: bool,
@@ -61,6 +63,8 @@ impl Status {
             stale_since: None,
             ttl_counts_down: false,
             resolved: false,
+            closed: false,
+            unobserved: 0,
             failures: 0,
             pending_empty: 0,
             incomplete: false,
@@ -80,9 +84,16 @@ impl Status {
                 status.added,
                 status.removed,
                 status.endpoints,
+                status.unobserved,
             )
         };
         key(self) == key(other)
+    }
+
+    /// The same, with nobody to change it any more.
+    pub(crate) fn close(mut self) -> Self {
+        self.closed = true;
+        self
     }
 
     /// The service's name.
@@ -145,6 +156,17 @@ impl Status {
         self.resolved
     }
 
+    /// Whether discovery has ended while handles remain: the [`Driver`](crate::Driver) was dropped, its
+    /// runtime shut down, or a resolver, probe or service maker of yours panicked in it.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// How many endpoints the probe has not been heard of yet; 0 without a probe.
+    pub fn unobserved(&self) -> usize {
+        self.unobserved
+    }
+
     /// Failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -195,6 +217,9 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.endpoints == 1 { "" } else { "s" };
         write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
+        if self.closed {
+            f.write_str(", discovery has ended")?;
+        }
         match &self.last {
             None => f.write_str(", not resolved yet"),
             Some(Last {

@@ -251,13 +251,13 @@ impl Dns {
         Ok(Self { cluster, ..self }.anew())
     }
 
-    /// How long one resolution may take, with all its questions. Default: 5 s, clamped to 10 ms - 5 min.
+    /// How long one resolution may take, with all its questions. Default: 5 s, clamped to 10 ms - 30 s.
     ///
     /// Lower, and a lost datagram (repeated after 333 ms) or a dead server fails the resolution; higher, and nothing is gained with fewer
     /// than five name servers.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
-        let deadline = deadline.clamp(Duration::from_millis(10), Duration::from_secs(300));
+        let deadline = deadline.clamp(Duration::from_millis(10), Duration::from_secs(30));
         Self { deadline, ..self }
     }
 

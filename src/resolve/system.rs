@@ -10,7 +10,8 @@ use crate::resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind};
 ///
 /// It tells neither a time-to-live nor *why* a name has no address: a missing name and a failing
 /// name server look alike. So every error counts as a failure, which keeps the last good set, and
-/// scaling to zero is not seen. In a cluster use [`Dns`](crate::Dns); this is for names outside it.
+/// scaling to zero is not seen. A name with addresses of both families gives both, so a dual-stack pod
+/// counts twice; and where the look-up of one family fails, glibc may give the other alone. In a cluster use [`Dns`](crate::Dns); this is for names outside it.
 #[derive(Clone, Debug)]
 pub struct System {
     host: Arc<str>,
