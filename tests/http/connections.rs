@@ -1,15 +1,25 @@
 //! Which connection serves a request, and what becomes of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use headless_lb::{Balancer, Fixed, Position};
+use headless_lb::{Balancer, Fixed, HttpPod, Position};
 use http_body_util::BodyExt;
-use hyper::body::Body;
+use hyper::{
+    Request,
+    body::{Body, Bytes, Frame},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::{self, Instant, sleep, timeout},
+    time::{self, Instant, Sleep, sleep, timeout},
 };
 use tower::ServiceExt;
 
@@ -341,4 +351,54 @@ async fn surplus_connections_grow_old_while_one_is_in_use() {
         answer(&client).await;
     }
     until("one is left", || pods[0].open() == 1).await;
+}
+
+/// A request body that takes its time.
+struct Late(Pin<Box<Sleep>>, bool);
+
+impl Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.1 {
+            return Poll::Ready(None);
+        }
+        ready!(self.0.as_mut().poll(cx));
+        self.1 = true;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"late")))))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_answered_early_serves_again_when_the_request_is_written() {
+    let listener = short_queue();
+    let addr = listener.local_addr().expect("a bound socket");
+    let client: Balancer<HttpPod<Late>> = Balancer::builder(Fixed::new([addr])).spawn_http();
+    let post = |takes| {
+        let body = Late(Box::pin(sleep(takes)), false);
+        let request = Request::post("http://web.default/").body(body);
+        client.clone().oneshot(request.expect("a valid request"))
+    };
+    let serving = tokio::spawn(async move {
+        // Each answer comes at once, whatever of its request has.
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut seen = Vec::new();
+        for heads in 1.. {
+            while seen.windows(5).filter(|part| part == b"POST ").count() < heads {
+                stream.read_buf(&mut seen).await.expect("a request");
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(answer).await.expect("a client");
+        }
+    });
+    read(post(SLOW).await.expect("an answer")).await;
+    sleep(2 * SLOW).await;
+    // There is no other connection to be had.
+    let second = timeout(PATIENCE, post(Duration::ZERO)).await;
+    read(second.expect("in time").expect("an answer")).await;
+    serving.abort();
 }
