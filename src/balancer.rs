@@ -291,15 +291,12 @@ impl<S> Balancer<S> {
     /// up to 10 s), and the source is asked again. The balancer's own services do this themselves;
     /// call it if you dial by yourself.
     pub fn unreachable(&self, endpoint: &Endpoint) {
-        endpoint.refused();
-        self.shared.signals.alarm();
+        self.shared.signals.unreachable(endpoint);
     }
 
     /// Reports that connecting succeeded, which ends the row of failures.
     pub fn reached(&self, endpoint: &Endpoint) {
-        if endpoint.connected() {
-            self.shared.signals.alarm();
-        }
+        self.shared.signals.reached(endpoint);
     }
 
     pub(crate) fn max_attempts(&self) -> usize {

@@ -181,15 +181,24 @@ impl Builder {
 
     /// As [`build`](Self::build), with a service for each endpoint.
     pub fn build_with<N: NewService>(&self, new_service: N) -> (Balancer<N::Service>, Driver) {
+        self.build_signalling(|_| new_service)
+    }
+
+    /// As [`build_with`](Self::build_with), for services that report by themselves how their connects
+    /// went.
+    fn build_signalling<N: NewService>(
+        &self,
+        new_service: impl FnOnce(&Arc<Signals>) -> N,
+    ) -> (Balancer<N::Service>, Driver) {
+        let signals = Arc::new(Signals::default());
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
             Arc::clone(&self.service),
             config,
-            new_service,
+            new_service(&signals),
             Instant::now(),
         );
-        let signals = Arc::new(Signals::default());
         let shared = Shared::new(
             registry.status().clone(),
             Arc::clone(&signals),
@@ -223,7 +232,14 @@ impl Builder {
     /// As [`tokio::spawn`], outside a runtime.
     #[must_use = "discovery ends when the last handle is dropped"]
     pub fn spawn_with<N: NewService>(&self, new_service: N) -> Balancer<N::Service> {
-        let (balancer, driver) = self.build_with(new_service);
+        self.spawn_signalling(|_| new_service)
+    }
+
+    pub(crate) fn spawn_signalling<N: NewService>(
+        &self,
+        new_service: impl FnOnce(&Arc<Signals>) -> N,
+    ) -> Balancer<N::Service> {
+        let (balancer, driver) = self.build_signalling(new_service);
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place that starts the driver"

@@ -3,18 +3,22 @@
 //! First form: plain HTTP/1.1. The pod's readiness *is* the checkout of a live connection, so a pod
 //! that refuses shows while the request is still here and can go elsewhere.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use http_body::Body;
 
 use crate::{balancer::Balancer, builder::Builder, endpoint::Endpoint};
 
+mod body;
 mod connection;
+mod dial;
 mod error;
 mod pod;
+mod pool;
 mod request;
 mod service;
 
+pub use body::HttpBody;
 pub use error::HttpError;
 pub use pod::HttpPod;
 pub use service::{HttpResponseFuture, HttpService};
@@ -25,6 +29,10 @@ impl Builder {
     /// The balancer is a tower service of [`http::Request<B>`]. The request's URI decides the `Host`
     /// header and the path as with any client; *where* it goes is the policy's choice, so the URI may
     /// name the service (`http://catalog.shop/items/1`) and its port is not dialled.
+    ///
+    /// Connections to a pod are kept while they are used at least every 55 s, and made when all are
+    /// busy, within 1.5 s. A request that waits takes the first that is made or becomes free. A
+    /// request counts as in flight until the body of its response has ended ([`HttpBody`]).
     ///
     /// ```no_run
     /// use headless_lb::{Balancer, Dns};
@@ -48,18 +56,13 @@ impl Builder {
     /// As [`tokio::spawn`], outside a runtime.
     pub fn spawn_http<B>(&self) -> Balancer<HttpPod<B>>
     where
-        B: Body + Send + Unpin + 'static,
+        B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.spawn_with(|endpoint: &Arc<Endpoint>| HttpPod::new(endpoint))
-    }
-}
-
-impl<B> fmt::Debug for HttpPod<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpPod")
-            .field("addr", &self.addr())
-            .finish_non_exhaustive()
+        self.spawn_signalling(|signals| {
+            let signals = Arc::clone(signals);
+            move |endpoint: &Arc<Endpoint>| HttpPod::new(endpoint, &signals)
+        })
     }
 }

@@ -98,7 +98,7 @@ pub use builder::Builder;
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 #[cfg(feature = "http")]
-pub use http::{HttpError, HttpPod, HttpResponseFuture, HttpService};
+pub use http::{HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService};
 pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
     policy_fn,

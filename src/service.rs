@@ -16,7 +16,7 @@ use tower_service::Service;
 use crate::{
     balancer::{Balancer, PickError},
     builder::Builder,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, InFlight},
     registry::NewService,
 };
 
@@ -84,12 +84,19 @@ impl<S: Service<Request>, Request> Call<S, Request> for Plain {
     type Failed = S::Error;
     type Future = S::Future;
 
+    const REPORTS: bool = false;
+
     fn poll_ready(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         service.poll_ready(cx)
     }
 
     fn call(mut service: S, request: Request) -> S::Future {
         service.call(request)
+    }
+
+    /// Whether work goes on behind the response is not known here.
+    fn finish(response: S::Response, _: InFlight) -> S::Response {
+        response
     }
 
     fn recover(failed: S::Error) -> (S::Error, Option<Request>) {
@@ -113,14 +120,15 @@ pub enum Error<E> {
         /// What it failed with.
         error: E,
     },
-    /// No endpoint that was tried took the request. None of them can have seen it.
+    /// No endpoint that was tried took the request: none of them can have seen it. Or it was not fit to
+    /// be sent to any, and none was tried.
     #[non_exhaustive]
     Unsent {
         /// The name of the service.
         service: Arc<str>,
         /// The endpoints that were tried, in order.
         tried: Vec<Arc<Endpoint>>,
-        /// Why the last of them did not.
+        /// Why the last of them did not, or what is wrong with the request.
         error: E,
     },
 }
@@ -159,6 +167,9 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
                 tried,
                 error,
             } => {
+                if tried.is_empty() {
+                    return write!(f, "{service}: {error}");
+                }
                 write!(
                     f,
                     "{service}: none of {} endpoints took the request (",

@@ -1,20 +1,36 @@
 //! The balanced HTTP client against pods on loopback.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers and pods are tasks of their own"
+)]
+
+#[path = "http/connections.rs"]
+mod connections;
 mod support;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    marker::PhantomPinned,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use headless_lb::{Balancer, Builder, Error, Fixed, HttpError, HttpPod};
+use connections::short_queue;
+use headless_lb::{
+    Balancer, Builder, Error, Fixed, HttpBody, HttpError, HttpPod, LeastRequest, policy_fn,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, Response,
-    body::{Bytes, Incoming},
+    Request, Response, Version,
+    body::{Body, Bytes, Frame},
 };
-use support::{
-    pod::{Manner, Pod},
-    script::Script,
-};
+use support::pod::{Manner, Pod};
 use tokio::{
+    io::AsyncReadExt,
     net::TcpListener,
     time::{sleep, timeout},
 };
@@ -39,7 +55,7 @@ fn over(pods: &[Pod]) -> Builder {
 async fn call(
     client: &Client,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, Error<HttpError>> {
+) -> Result<Response<HttpBody>, Error<HttpError>> {
     timeout(PATIENCE, client.clone().oneshot(request))
         .await
         .expect("an answer in time")
@@ -52,6 +68,24 @@ fn request(method: &str, uri: &str, body: &str) -> Request<Full<Bytes>> {
         .uri(uri)
         .body(body)
         .expect("a valid request")
+}
+
+async fn read(response: Response<HttpBody>) -> Bytes {
+    let body = response.into_body().collect().await;
+    body.expect("a whole body").to_bytes()
+}
+
+async fn get(client: &Client, path: &str) -> Response<HttpBody> {
+    call(
+        client,
+        request("GET", &format!("http://web.default{path}"), ""),
+    )
+    .await
+    .expect("an answer")
+}
+
+fn pending(client: &Client) -> u32 {
+    client.endpoints().iter().map(|pod| pod.pending()).sum()
 }
 
 /// Who answered.
@@ -193,79 +227,34 @@ async fn a_killed_pod_costs_no_unsent_request() {
 }
 
 #[tokio::test]
-async fn a_pod_that_closes_idle_connections_is_dialled_again() {
-    let pod = Pod::start([127, 0, 1, 1], Manner::ClosesUnannounced).await;
-    let client: Client = Balancer::builder(Fixed::new([pod.addr()])).spawn_http();
-    for i in 1..=20 {
-        answer(&client).await;
-        until("the pod closes", || pod.open() == 0).await;
-        // The close has arrived here too, or arrives between checkout and write: both are covered.
-        sleep(Duration::from_millis(5)).await;
-        assert_eq!(pod.connections(), i);
-    }
-}
-
-#[tokio::test]
-async fn a_connection_is_free_again_when_the_body_was_read_and_not_before() {
-    let pods = pods(1).await;
-    let client: Client = over(&pods).spawn_http();
-    let first = call(&client, request("GET", "http://web.default/", ""))
-        .await
-        .expect("an answer");
-    let second = call(&client, request("GET", "http://web.default/", ""))
-        .await
-        .expect("an answer");
-    for response in [first, second] {
-        response.into_body().collect().await.expect("a whole body");
-    }
-    let connections = pods[0].connections();
-    assert!(connections <= 2);
-    for _ in 0..10 {
-        answer(&client).await;
-    }
-    assert_eq!(pods[0].connections(), connections);
-}
-
-#[tokio::test]
 async fn a_request_that_cannot_be_sent_is_refused_with_its_reason_and_poisons_nothing() {
     let pods = pods(1).await;
     let client: Client = over(&pods).spawn_http();
     answer(&client).await;
-    let error = call(&client, request("GET", "/no/host", ""))
-        .await
-        .expect_err("no host");
-    assert!(
-        matches!(
-            error,
-            Error::Service {
-                error: HttpError::MissingHost,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    let error = call(&client, request("GET", "https://web.default/", ""))
-        .await
-        .expect_err("no TLS here");
-    assert!(
-        matches!(
-            error,
-            Error::Service {
-                error: HttpError::UnsupportedScheme,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains(&pods[0].addr().to_string()),
-        "{error}"
-    );
+    for (uri, reason) in [
+        ("/no/host", "Host header"),
+        ("https://web.default/", "only http://"),
+    ] {
+        let error = call(&client, request("GET", uri, ""))
+            .await
+            .expect_err("nothing to send");
+        assert!(error.is_unsent());
+        // No pod is to blame, and none is named.
+        assert!(
+            matches!(&error, Error::Unsent { tried, .. } if tried.is_empty()),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains(reason) && !text.contains("endpoints"),
+            "{text}"
+        );
+    }
     answer(&client).await;
     assert_eq!(
         pods[0].connections(),
         1,
-        "the connections went back to the pool"
+        "the connection stayed in the pool"
     );
 }
 
@@ -297,26 +286,118 @@ async fn a_certain_pod_can_be_called_alone() {
 }
 
 #[tokio::test]
-async fn connections_to_a_removed_pod_close_when_it_has_lingered_though_a_clone_sits_idle() {
+async fn a_request_is_in_flight_until_its_body_has_ended_or_is_dropped() {
+    let pods = pods(1).await;
+    let client: Client = over(&pods).spawn_http();
+    for path in ["/", "/chunked"] {
+        let response = get(&client, path).await;
+        assert_eq!(pending(&client), 1);
+        let mut body = response.into_body();
+        while body.frame().await.is_some() {}
+        assert_eq!(pending(&client), 0, "{path} has ended");
+        drop(body);
+    }
+    let endless = get(&client, "/endless").await;
+    assert_eq!(pending(&client), 1);
+    drop(endless);
+    assert_eq!(pending(&client), 0, "dropped half read");
+    // There is no body to wait for.
+    let nothing = get(&client, "/nothing").await;
+    assert_eq!(pending(&client), 0);
+    let head = call(&client, request("HEAD", "http://web.default/", "")).await;
+    assert_eq!(pending(&client), 0);
+    drop((nothing, head));
+}
+
+#[tokio::test]
+async fn least_request_leaves_the_pod_alone_that_still_streams() {
     let pods = pods(2).await;
-    let both: headless_lb::Resolution = pods.iter().map(Pod::addr).collect();
-    let script = Script::new(Ok(both));
-    let client: Client = Balancer::builder(script.clone())
-        .min_interval(Duration::from_millis(10))
-        .refresh_interval(Duration::from_millis(20))
-        .linger(Duration::from_millis(300))
-        .spawn_http();
-    let idle = client.clone();
-    for _ in 0..4 {
+    let client: Client = over(&pods).policy(LeastRequest::new()).spawn_http();
+    let endless = get(&client, "/endless").await;
+    let busy = usize::from(pods[0].requests().is_empty());
+    for _ in 0..20 {
         answer(&client).await;
     }
-    script.say(Ok([pods[0].addr()].into_iter().collect()));
-    until("the set shrinks", || client.endpoints().len() == 1).await;
-    assert_eq!(pods[1].open(), 1, "it lingers");
-    until("its connection closes", || pods[1].open() == 0).await;
-    assert_eq!(pods[0].open(), 1);
-    drop(client);
-    assert_eq!(pods[0].open(), 1);
-    drop(idle);
-    until("the last handle closes the rest", || pods[0].open() == 0).await;
+    assert_eq!(pods[busy].requests().len(), 1);
+    drop(endless);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_sent_picks_no_pod() {
+    let pods = pods(1).await;
+    let picks_none = policy_fn(|_| panic!("nothing to pick for"));
+    let client: Client = over(&pods).policy(picks_none).spawn_http();
+    call(&client, request("GET", "/no/host", ""))
+        .await
+        .expect_err("no host");
+}
+
+#[tokio::test]
+async fn a_request_of_another_version_goes_out_as_1_1() {
+    let pods = pods(1).await;
+    let client: Client = over(&pods).spawn_http();
+    for version in [Version::HTTP_2, Version::HTTP_3] {
+        let mut request = request("GET", "http://web.default/", "");
+        *request.version_mut() = version;
+        call(&client, request).await.expect("an answer");
+    }
+    let requests = pods[0].requests();
+    assert!(
+        requests
+            .iter()
+            .all(|seen| seen.starts_with("GET / HTTP/1.1\r\n"))
+    );
+}
+
+#[tokio::test]
+async fn an_error_tells_its_whole_cause_in_one_line() {
+    let listener = short_queue();
+    let addr = listener.local_addr().expect("a bound socket");
+    let client: Client = Balancer::builder(Fixed::new([addr])).spawn_http();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.read_u8().await.expect("a request");
+        // Closed with the rest of it unread: a reset.
+        drop(stream);
+    });
+    let error = call(&client, request("GET", "http://web.default/", ""))
+        .await
+        .expect_err("a reset");
+    assert!(!error.is_unsent(), "{error}");
+    let text = error.to_string().to_ascii_lowercase();
+    assert!(
+        text.contains("connection error: connection reset"),
+        "{text}"
+    );
+}
+
+/// A request body that must not move.
+struct Pinned(PhantomPinned);
+
+impl Body for Pinned {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_need_not_be_unpin_and_services_of_one_pod_are_cloned_and_shown() {
+    let pods = pods(1).await;
+    let client: Balancer<HttpPod<Pinned>> = over(&pods).spawn_http();
+    let request = || {
+        Request::post("http://web.default/")
+            .body(Pinned(PhantomPinned))
+            .expect("a valid request")
+    };
+    client.clone().oneshot(request()).await.expect("an answer");
+    let (pod, _in_flight) = client.pick().expect("a pod").into_parts();
+    let service = pod.into_service();
+    assert!(format!("{service:?}").contains(&pods[0].addr().to_string()));
+    service.clone().oneshot(request()).await.expect("an answer");
 }

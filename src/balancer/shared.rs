@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::PickError;
 use crate::{
+    endpoint::Endpoint,
     registry::{Snapshot, Status},
     set::EndpointSet,
 };
@@ -122,6 +123,19 @@ impl<S> Drop for Shared<S> {
 }
 
 impl Signals {
+    /// A connect to the endpoint failed.
+    pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
+        endpoint.refused();
+        self.alarm();
+    }
+
+    /// A connect to the endpoint succeeded.
+    pub(crate) fn reached(&self, endpoint: &Endpoint) {
+        if endpoint.connected() {
+            self.alarm();
+        }
+    }
+
     pub(crate) fn alarm(&self) {
         self.alarm.store(true, Relaxed);
         self.notify.notify_one();

@@ -1,120 +1,95 @@
-//! One pod's connections.
+//! One connection to a pod, and its way back into the pool.
 
-use std::{error::Error, net::SocketAddr, sync::PoisonError, time::Duration};
+use std::sync::Weak;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{SendRequest, handshake},
-};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use tokio::runtime::Handle;
 
-use super::{HttpError, pod::Failed};
+use super::{HttpError, pod::Failed, pool::Pool};
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "one pod's, held for some nanoseconds, after the pick"
-)]
-type Mutex<T> = std::sync::Mutex<T>;
-
-/// The most that one connect may take. As in linkerd2-proxy; within a cluster an answer takes
-/// milliseconds, and one lost SYN is sent again after 1 s.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Connections to one address. Dropping the pool closes those that are idle; the others end with
-/// their response.
-pub(super) struct Pool<B> {
-    addr: SocketAddr,
-    /// Also those that are busy with a response body: `is_ready` tells them apart. Last in, first out,
-    /// so that surplus ones grow old and the pod closes them.
-    connections: Mutex<Vec<SendRequest<B>>>,
+/// A connection, in the one box that it moves in as long as it lives: from the pool to a request, with
+/// the response to its body, and back. So none of these moves allocates.
+pub(super) struct Connection<B> {
+    sender: SendRequest<B>,
+    /// Weak, for the pool owns those that are free. A pool that is gone wants none back.
+    pool: Weak<Pool<B>>,
 }
 
-impl<B> Pool<B> {
-    pub(super) fn new(addr: SocketAddr) -> Self {
-        Self {
-            addr,
-            connections: Mutex::new(Vec::new()),
-        }
+impl<B> Connection<B> {
+    pub(super) fn new(sender: SendRequest<B>, pool: Weak<Pool<B>>) -> Self {
+        Self { sender, pool }
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
-        self.addr
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
-    /// Takes a connection back, which may still be busy with a response body.
-    pub(super) fn give_back(&self, connection: SendRequest<B>) {
-        if !connection.is_closed() {
-            self.connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+    /// To the next request.
+    pub(super) fn give_back(self: Box<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give_back(self);
         }
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    /// A connection that can take a request now, if there is one.
-    pub(super) fn checkout(&self) -> Option<SendRequest<B>> {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|connection| !connection.is_closed());
-        let place = connections.iter().rposition(SendRequest::is_ready)?;
-        Some(connections.remove(place))
-    }
-
-    /// Makes a new connection, to the one address.
-    pub(super) async fn dial(&self) -> Result<SendRequest<B>, HttpError> {
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(self.addr)).await {
-            Ok(connected) => connected.map_err(HttpError::Connect)?,
-            Err(_) => return Err(HttpError::ConnectTimeout),
-        };
-        // Requests are whole messages: waiting for more to send would only delay them.
-        stream.set_nodelay(true).map_err(HttpError::Connect)?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(HttpError::Request)?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "hyper's connections are futures that somebody must poll"
-        )]
-        tokio::spawn(async move {
-            // Its end, and why, is the response's or the next checkout's to tell.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
-    }
-
-    /// Sends a request, and takes the connection back when the response's head is there.
+impl<B: Body + 'static> Connection<B> {
+    /// Sends a request. What the pod cannot have seen comes back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it takes the request back, or hyper closes the connection.
     pub(super) async fn send(
-        &self,
-        mut connection: SendRequest<B>,
+        &mut self,
         request: Request<B>,
     ) -> Result<Response<Incoming>, Failed<B>> {
-        match connection.try_send_request(request).await {
-            Ok(response) => {
-                self.give_back(connection);
-                Ok(response)
-            }
-            Err(mut error) => {
+        self.sender
+            .try_send_request(request)
+            .await
+            .map_err(|mut error| {
                 let unsent = error.take_message();
                 let error = error.into_error();
-                let error = if unsent.is_some() {
-                    HttpError::Unsent(error)
-                } else {
-                    HttpError::Request(error)
+                let error = match unsent {
+                    Some(_) => HttpError::Unsent(error),
+                    None => HttpError::Request(error),
                 };
-                Err(Failed { error, unsent })
-            }
+                Failed { error, unsent }
+            })
+    }
+}
+
+/// A connection that a response body occupies. The body's type does not name the request's.
+pub(super) trait Lease: Send + Sync {
+    /// The body has ended.
+    fn end(self: Box<Self>);
+
+    /// The body was dropped before its end was seen.
+    fn abandon(self: Box<Self>);
+}
+
+impl<B: Send + 'static> Lease for Connection<B> {
+    /// Nearly always hyper knows of the end as well. If not, it is about to, or it still writes the
+    /// request, which the pod has answered early: the one case in which a task waits for it.
+    fn end(mut self: Box<Self>) {
+        if self.sender.is_ready() {
+            self.give_back();
+        } else if !self.is_closed()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                if self.sender.ready().await.is_ok() {
+                    self.give_back();
+                }
+            });
+        }
+    }
+
+    /// Ready all the same: all has arrived, and only the last look was missing. Otherwise hyper closes
+    /// the connection rather than read what nobody wants.
+    fn abandon(self: Box<Self>) {
+        if self.sender.is_ready() {
+            self.give_back();
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{
     error::Error,
-    future::Future,
+    fmt,
+    future::{Future, poll_fn},
+    io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -11,13 +13,15 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use sync_wrapper::SyncFuture;
+use tokio::sync::oneshot;
 
-use super::{HttpError, HttpService, connection::Pool, request::to_origin_form};
-use crate::endpoint::Endpoint;
-
-type Dial<B> = Pin<Box<dyn Future<Output = Result<SendRequest<B>, HttpError>> + Send>>;
+use super::{
+    HttpBody, HttpError, HttpService,
+    connection::Connection,
+    dial,
+    pool::{Outcome, Pool},
+};
+use crate::{balancer::Signals, endpoint::Endpoint};
 
 /// One pod's HTTP/1.1 connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
 /// keeps for each endpoint. Clones share them.
@@ -43,12 +47,13 @@ pub struct HttpPod<B> {
 }
 
 enum Checkout<B> {
-    /// Nothing yet. Polled: Ready, or Dialling.
+    /// Nothing yet. Polled: Ready, or Waiting.
     Idle,
-    /// No connection was free. Made: Ready. Failed: Idle.
-    Dialling(SyncFuture<Dial<B>>),
+    /// No connection was free. The first that is, or is made: Ready. None can be made: Idle. Dropped:
+    /// what came too late goes to the next.
+    Waiting(oneshot::Receiver<Outcome<B>>),
     /// A connection of this clone. Called: Idle. Dropped: back to the pool.
-    Ready(SendRequest<B>),
+    Ready(Box<Connection<B>>),
 }
 
 /// Why a request failed, and the request if the pod cannot have seen it.
@@ -58,9 +63,10 @@ pub(super) struct Failed<B> {
 }
 
 impl<B> HttpPod<B> {
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, signals: &Arc<Signals>) -> Self {
+        let pool = Pool::new(Arc::clone(endpoint), Arc::clone(signals));
         Self {
-            pool: Arc::new(Pool::new(endpoint.addr())),
+            pool: Arc::new(pool),
             checkout: Checkout::Idle,
         }
     }
@@ -78,11 +84,12 @@ impl<B> HttpPod<B> {
 
 impl<B> HttpPod<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Waits for a connection that can take a request: a free one of the pool, or a new one.
+    /// Waits for a connection that can take a request: a free one, or else the first that becomes free
+    /// or is made.
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         loop {
             self.checkout = match &mut self.checkout {
@@ -92,54 +99,84 @@ where
                 Checkout::Ready(_) => Checkout::Idle,
                 Checkout::Idle => match self.pool.checkout() {
                     Some(connection) => Checkout::Ready(connection),
-                    None => {
-                        let pool = Arc::clone(&self.pool);
-                        let dial = Box::pin(async move { pool.dial().await });
-                        Checkout::Dialling(SyncFuture::new(dial))
-                    }
+                    None => self.wait(),
                 },
-                Checkout::Dialling(dial) => match ready!(Pin::new(dial).poll(cx)) {
-                    Ok(connection) => Checkout::Ready(connection),
-                    Err(error) => {
-                        self.checkout = Checkout::Idle;
-                        return Poll::Ready(Err(error));
-                    }
-                },
+                Checkout::Waiting(outcome) => {
+                    let outcome = connected(ready!(Pin::new(outcome).poll(cx)));
+                    self.checkout = Checkout::Idle;
+                    // It may have closed again, but a pod that closes each connection must not be
+                    // dialled without end.
+                    self.checkout = Checkout::Ready(outcome?);
+                    return Poll::Ready(Ok(()));
+                }
             };
         }
     }
 
-    /// Sends the request over the connection that was checked out, or else over a new one.
+    /// Sends the request, which has its final form, over the connection that was checked out.
     ///
-    /// If that closed between checkout and write, the request is still here: one more connection is
-    /// made, for an idle connection may end at any time without the pod being gone.
+    /// If that closed between checkout and write, the request is still here, and so may be the pod, for
+    /// an idle connection may end at any time: one more that is not idle is tried.
     pub(super) async fn send(
         mut self,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, Failed<B>> {
-        if let Err(error) = to_origin_form(&mut request) {
-            return Err(Failed {
-                error,
-                unsent: None,
-            });
-        }
-        if let Checkout::Ready(connection) = std::mem::replace(&mut self.checkout, Checkout::Idle) {
-            match self.pool.send(connection, request).await {
+        request: Request<B>,
+    ) -> Result<Response<HttpBody>, Failed<B>> {
+        let request = match mem::replace(&mut self.checkout, Checkout::Idle) {
+            Checkout::Ready(connection) => match send(connection, request).await {
                 Err(Failed {
                     unsent: Some(unsent),
                     ..
-                }) => request = unsent,
+                }) => unsent,
                 done => return done,
-            }
+            },
+            Checkout::Idle | Checkout::Waiting(_) => request,
+        };
+        self.checkout = self.wait();
+        if let Err(error) = poll_fn(|cx| self.poll_checkout(cx)).await {
+            let unsent = Some(request);
+            return Err(Failed { error, unsent });
         }
-        match self.pool.dial().await {
-            Ok(connection) => self.pool.send(connection, request).await,
-            Err(error) => Err(Failed {
-                error,
-                unsent: Some(request),
-            }),
+        let Checkout::Ready(connection) = mem::replace(&mut self.checkout, Checkout::Idle) else {
+            unreachable!("a checkout that succeeds leaves a connection");
+        };
+        let done = send(connection, request).await;
+        if let Err(Failed {
+            unsent: Some(_), ..
+        }) = &done
+        {
+            // It takes connections and closes them: as good as none.
+            self.pool.unreachable();
         }
+        done
     }
+
+    fn wait(&self) -> Checkout<B> {
+        let (outcome, dial) = self.pool.wait();
+        dial::start(&self.pool, dial);
+        Checkout::Waiting(outcome)
+    }
+}
+
+async fn send<B>(
+    mut connection: Box<Connection<B>>,
+    request: Request<B>,
+) -> Result<Response<HttpBody>, Failed<B>>
+where
+    B: Body + Send + 'static,
+{
+    let response = connection.send(request).await?;
+    Ok(HttpBody::of(response, connection))
+}
+
+fn connected<B>(
+    outcome: Result<Outcome<B>, oneshot::error::RecvError>,
+) -> Result<Box<Connection<B>>, HttpError> {
+    outcome
+        .unwrap_or_else(|gone| Err(io::Error::other(gone)))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => HttpError::ConnectTimeout,
+            _ => HttpError::Connect(error),
+        })
 }
 
 impl<B> Clone for HttpPod<B> {
@@ -154,8 +191,23 @@ impl<B> Clone for HttpPod<B> {
 
 impl<B> Drop for HttpPod<B> {
     fn drop(&mut self) {
-        if let Checkout::Ready(connection) = std::mem::replace(&mut self.checkout, Checkout::Idle) {
-            self.pool.give_back(connection);
+        match mem::replace(&mut self.checkout, Checkout::Idle) {
+            Checkout::Idle => {}
+            Checkout::Waiting(mut outcome) => {
+                outcome.close();
+                if let Ok(Ok(connection)) = outcome.try_recv() {
+                    connection.give_back();
+                }
+            }
+            Checkout::Ready(connection) => connection.give_back(),
         }
+    }
+}
+
+impl<B> fmt::Debug for HttpPod<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpPod")
+            .field("addr", &self.addr())
+            .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,12 @@
-//! What HTTP/1.1 wants of a request: a path on the request line, and a `Host` header.
+//! What HTTP/1.1 wants of a request: its version, a path on the request line, a `Host` header.
 
-use http::{HeaderValue, Method, Request, Uri, header::HOST, uri::Scheme};
+use http::{HeaderValue, Method, Request, Uri, Version, header::HOST, uri::Scheme};
 
 use super::HttpError;
 
 /// Takes the authority of the URI into the `Host` header, unless there is one, and leaves path and
-/// query (RFC 9112, 3.2.1). `CONNECT` keeps its authority.
+/// query (RFC 9112, 3.2.1). `CONNECT` keeps its authority. A request that came in by another version
+/// goes out as HTTP/1.1, except HTTP/1.0, which promises less.
 pub(super) fn to_origin_form<B>(request: &mut Request<B>) -> Result<(), HttpError> {
     let uri = request.uri();
     if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
@@ -14,6 +15,9 @@ pub(super) fn to_origin_form<B>(request: &mut Request<B>) -> Result<(), HttpErro
     if !request.headers().contains_key(HOST) {
         let host = host_header(uri).ok_or(HttpError::MissingHost)?;
         request.headers_mut().insert(HOST, host);
+    }
+    if request.version() != Version::HTTP_10 {
+        *request.version_mut() = Version::HTTP_11;
     }
     if request.method() != Method::CONNECT {
         let path = request.uri().path_and_query().cloned();
@@ -68,6 +72,25 @@ mod tests {
         assert_eq!(host, "shop.example");
         let (path, _) = prepared(Request::get("/items").header(HOST, "shop.example")).unwrap();
         assert_eq!(path, "/items");
+    }
+
+    #[test]
+    fn versions_that_the_connection_does_not_speak_become_1_1() {
+        let sent_as = |version| {
+            let request = Request::get("http://pod/").version(version);
+            let mut request = request.body(()).unwrap();
+            to_origin_form(&mut request).unwrap();
+            request.version()
+        };
+        assert_eq!(sent_as(Version::HTTP_10), Version::HTTP_10);
+        for version in [
+            Version::HTTP_09,
+            Version::HTTP_11,
+            Version::HTTP_2,
+            Version::HTTP_3,
+        ] {
+            assert_eq!(sent_as(version), Version::HTTP_11);
+        }
     }
 
     #[test]

@@ -30,11 +30,18 @@ pub(crate) trait Call<S, Request> {
     /// A call under way.
     type Future: Future<Output = Result<Self::Response, Self::Failed>>;
 
+    /// Whether the service itself reports that its endpoint can be reached or not. If not, its
+    /// readiness is taken for that.
+    const REPORTS: bool;
+
     /// Makes the service ready, or says that the endpoint cannot be reached.
     fn poll_ready(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
     /// Calls the service, which is ready.
     fn call(service: S, request: Request) -> Self::Future;
+
+    /// What becomes of a response. The request counts as in flight until the guard is dropped.
+    fn finish(response: Self::Response, in_flight: InFlight) -> Self::Response;
 
     /// The error, and the request if the endpoint cannot have seen it.
     fn recover(failed: Self::Failed) -> (Self::Error, Option<Request>);
@@ -66,9 +73,9 @@ pin_project! {
         Wait { wait: Wait },
         // For the endpoint's readiness: Call, or Pick another.
         Checkout { pick: Option<Pick<S>> },
-        // For its response: the end, or Pick another if it did not take the request. Until then the
-        // request counts as in flight.
-        Call { #[pin] call: F, in_flight: InFlight },
+        // For its response: the end, or Pick another if it did not take the request. Until then, and
+        // perhaps beyond, the request counts as in flight.
+        Call { #[pin] call: F, in_flight: Option<InFlight> },
     }
 }
 
@@ -124,19 +131,26 @@ where
                             return Poll::Pending;
                         }
                         Poll::Ready(Ok(())) => {
-                            this.balancer.reached(pick.endpoint());
+                            if !C::REPORTS {
+                                this.balancer.reached(pick.endpoint());
+                            }
                             let request = this.request.take().expect("here until a call takes it");
                             let (service, in_flight) = pick.into_parts();
                             let call = C::call(service, request);
-                            this.state.set(State::Call { call, in_flight });
+                            this.state.set(State::Call {
+                                call,
+                                in_flight: Some(in_flight),
+                            });
                             continue;
                         }
                         Poll::Ready(Err(error)) => (Arc::clone(pick.endpoint()), error),
                     }
                 }
                 StateProjection::Call { call, in_flight } => {
-                    let failed = match ready!(call.poll(cx)) {
-                        Ok(response) => return Poll::Ready(Ok(response)),
+                    let done = ready!(call.poll(cx));
+                    let in_flight = in_flight.take().expect("here until the call is done");
+                    let failed = match done {
+                        Ok(response) => return Poll::Ready(Ok(C::finish(response, in_flight))),
                         Err(failed) => failed,
                     };
                     let endpoint = Arc::clone(in_flight.endpoint());
@@ -154,7 +168,9 @@ where
                 }
             };
             // The endpoint cannot be reached: the request is here, and another may take it.
-            this.balancer.unreachable(&endpoint);
+            if !C::REPORTS {
+                this.balancer.unreachable(&endpoint);
+            }
             this.tried.push(endpoint);
             if this.tried.len() >= this.balancer.max_attempts() {
                 return Poll::Ready(Err(Error::unsent(this.balancer, this.tried, error)));

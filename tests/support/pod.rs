@@ -7,12 +7,15 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
+    sync::Notify,
     task::JoinSet,
+    time::sleep,
 };
 
 #[expect(
@@ -34,7 +37,14 @@ pub struct Seen {
     connections: AtomicUsize,
     open: AtomicUsize,
     requests: Mutex<Vec<String>>,
+    refuse: Notify,
 }
+
+/// Connections that may wait to be accepted: as short a queue as Java's, the shortest in common use.
+const LISTEN_QUEUE: u32 = 50;
+
+/// How long `/slow` takes.
+pub const SLOW: Duration = Duration::from_millis(50);
 
 /// How a pod ends an exchange.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,9 +58,11 @@ pub enum Manner {
 impl Pod {
     /// Serves on a loopback address with a port of its own.
     pub async fn start(ip: [u8; 4], manner: Manner) -> Self {
-        let listener = TcpListener::bind(SocketAddr::from((ip, 0)))
-            .await
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::from((ip, 0)))
             .expect("a loopback port");
+        let listener = socket.listen(LISTEN_QUEUE).expect("a loopback port");
         let addr = listener
             .local_addr()
             .expect("a bound socket has an address");
@@ -59,7 +71,11 @@ impl Pod {
         let log = Arc::clone(&seen);
         serving.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => accepted.expect("a connection").0,
+                    () = log.refuse.notified() => break,
+                };
                 log.connections.fetch_add(1, Relaxed);
                 let log = Arc::clone(&log);
                 connections.spawn(async move {
@@ -68,12 +84,19 @@ impl Pod {
                     log.open.fetch_sub(1, Relaxed);
                 });
             }
+            drop(listener);
+            while connections.join_next().await.is_some() {}
         });
         Self {
             addr,
             seen,
             _serving: serving,
         }
+    }
+
+    /// Closes the port, and keeps the connections.
+    pub fn refuse(&self) {
+        self.seen.refuse.notify_one();
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -100,7 +123,8 @@ impl Pod {
     }
 }
 
-/// Answers each request with the pod's own address.
+/// Answers each request with the pod's own address, after a while (`/slow`), in chunks (`/chunked`),
+/// without end (`/endless`), or not with it (`/nothing`, `/upgrade`, and any `HEAD`).
 async fn serve(
     mut stream: TcpStream,
     seen: &Seen,
@@ -112,16 +136,34 @@ async fn serve(
         let Some(request) = read_request(&mut stream, &mut buffer).await? else {
             return Ok(());
         };
+        let mut line = request.split(' ');
+        let (method, path) = (
+            line.next().unwrap_or("").to_owned(),
+            line.next().unwrap_or("").to_owned(),
+        );
         seen.requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(request);
         let body = addr.to_string();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
+        let length = body.len();
+        let answer = match (method.as_str(), path.as_str()) {
+            ("HEAD", _) => format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"),
+            (_, "/chunked") => format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+            ),
+            (_, "/endless") => format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{body}"),
+            (_, "/nothing") => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+            (_, "/upgrade") => {
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+                    .to_owned()
+            }
+            _ => format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"),
+        };
+        if path == "/slow" {
+            sleep(SLOW).await;
+        }
+        stream.write_all(answer.as_bytes()).await?;
         if manner == Manner::ClosesUnannounced {
             return Ok(());
         }

@@ -1,0 +1,130 @@
+//! The body of a response.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::{Bytes, Incoming};
+
+use super::{
+    HttpError,
+    connection::{Connection, Lease},
+};
+use crate::endpoint::InFlight;
+
+/// The body of a response from a pod. The request counts as in flight until the body has ended or is
+/// dropped, so read it to the end, or drop it.
+///
+/// At its end the connection serves the next request. A body that is dropped half read costs its
+/// connection. So does an upgrade (`101`): the connection is the caller's from then on, and no longer
+/// counts.
+#[must_use = "the request stays in flight until the body is read or dropped"]
+pub struct HttpBody {
+    incoming: Incoming,
+    /// Until the body ends: its connection, if that can serve another request.
+    lease: Option<Box<dyn Lease>>,
+    /// Until the body ends: its request, if a balancer counts it.
+    in_flight: Option<InFlight>,
+}
+
+impl HttpBody {
+    pub(super) fn of<B>(
+        response: Response<Incoming>,
+        connection: Box<Connection<B>>,
+    ) -> Response<Self>
+    where
+        B: Send + 'static,
+    {
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        response.map(|incoming| {
+            let mut body = Self {
+                incoming,
+                lease: None,
+                in_flight: None,
+            };
+            if !is_upgrade {
+                body.lease = Some(connection);
+            }
+            // No body at all: none will be polled.
+            body.end_if_over();
+            body
+        })
+    }
+
+    /// Counts the request until the end.
+    pub(super) fn count(&mut self, in_flight: InFlight) {
+        if self.lease.is_some() {
+            self.in_flight = Some(in_flight);
+        }
+    }
+
+    fn end_if_over(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.in_flight = None;
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+        }
+    }
+}
+
+impl Body for HttpBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                // Readers that know the length do not ask for what is behind it.
+                self.end_if_over();
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.in_flight = None;
+                self.lease = None;
+                Some(Err(HttpError::Body(error)))
+            }
+            None => {
+                self.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for HttpBody {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpBody")
+            .field("incoming", &self.incoming)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}

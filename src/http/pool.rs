@@ -1,0 +1,224 @@
+//! One pod's free connections, and the requests that wait for one.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::connection::Connection;
+use crate::{balancer::Signals, endpoint::Endpoint};
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "one pod's, held for some nanoseconds, after the pick"
+)]
+type Mutex<T> = std::sync::Mutex<T>;
+
+/// How long a connection may stay free. Servers and what stands before them close idle ones, and a
+/// request written at that moment is lost, so we close first: nginx does after 75 s, many a load
+/// balancer after 60 s. Where a server is quicker (Node.js: 5 s), its close is mostly seen in time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
+/// on both sides and some 10 kB; the next burst of this size costs no connect.
+const MAX_IDLE: usize = 100;
+
+/// Connects under way per pod. Below the smallest listen queue in common use (Java's 50), for a SYN
+/// that finds the queue full is dropped, and sent again only after 1 s.
+const MAX_DIALS: usize = 32;
+
+/// Connections to one address. Dropping the pool closes those that are free; the others end with
+/// their response.
+pub(super) struct Pool<B> {
+    endpoint: Arc<Endpoint>,
+    signals: Arc<Signals>,
+    state: Mutex<State<B>>,
+}
+
+/// Either there are free connections, or requests that wait for one.
+struct State<B> {
+    /// The newest at the back, which is used first, so that surplus ones grow old at the front.
+    free: VecDeque<Free<B>>,
+    /// The oldest at the front. Some may have gone. While there are any, a dial is under way.
+    waiting: VecDeque<oneshot::Sender<Outcome<B>>>,
+    /// How many dials are under way: whoever waits first gets the first connection, new or free again.
+    dials: usize,
+    /// When a dial ended last.
+    heard: Option<Instant>,
+}
+
+struct Free<B> {
+    connection: Box<Connection<B>>,
+    since: Instant,
+}
+
+/// A connection that was waited for, or why the pod did not take one.
+pub(super) type Outcome<B> = io::Result<Box<Connection<B>>>;
+
+/// Whether to start another dial.
+#[must_use = "a dial was counted: start it"]
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Dial {
+    No,
+    Yes,
+}
+
+impl<B> Pool<B> {
+    pub(super) fn new(endpoint: Arc<Endpoint>, signals: Arc<Signals>) -> Self {
+        let state = State {
+            free: VecDeque::new(),
+            waiting: VecDeque::new(),
+            dials: 0,
+            heard: None,
+        };
+        Self {
+            endpoint,
+            signals,
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.endpoint.addr()
+    }
+
+    /// A free connection, if there is one: that which was used last.
+    pub(super) fn checkout(&self) -> Option<Box<Connection<B>>> {
+        let now = Instant::now();
+        let mut state = self.state();
+        while let Some(Free { connection, since }) = state.free.pop_back() {
+            if now - since >= IDLE_TIMEOUT {
+                // The rest is older.
+                state.free.clear();
+            } else if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes a free connection: for the request that waits longest, or for the next.
+    pub(super) fn give_back(&self, mut connection: Box<Connection<B>>) {
+        while !connection.is_closed() {
+            let waiter = {
+                let mut state = self.state();
+                let Some(waiter) = state.waiting.pop_front() else {
+                    return state.keep(connection, Instant::now());
+                };
+                waiter
+            };
+            match waiter.send(Ok(connection)) {
+                // That request is gone.
+                Err(Ok(back)) => connection = back,
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits for the first connection, be it new or free again.
+    pub(super) fn wait(&self) -> (oneshot::Receiver<Outcome<B>>, Dial) {
+        let (waiter, outcome) = oneshot::channel();
+        let mut state = self.state();
+        state.waiting.push_back(waiter);
+        if state.dials < MAX_DIALS {
+            // The dial of a request that is gone serves another.
+            state.waiting.retain(|waiter| !waiter.is_closed());
+        }
+        (outcome, state.next_dial())
+    }
+
+    /// A dial has ended well.
+    pub(super) fn dialled(&self, connection: Box<Connection<B>>) -> Dial {
+        self.signals.reached(&self.endpoint);
+        self.give_back(connection);
+        let mut state = self.state();
+        state.dials -= 1;
+        state.heard = Some(Instant::now());
+        while state
+            .waiting
+            .front()
+            .is_some_and(oneshot::Sender::is_closed)
+        {
+            state.waiting.pop_front();
+        }
+        state.next_dial()
+    }
+
+    /// A dial that began at `began` has failed. Reports the pod, and fails the requests for which no
+    /// other dial is under way: another one now would do no better.
+    pub(super) fn refused(&self, began: Instant, error: &io::Error) {
+        let failed = {
+            let mut state = self.state();
+            // Dials that were under way together saw one event, which counts once; and a pod that has
+            // taken a connection since then can be reached.
+            if state.heard.is_none_or(|heard| heard <= began) {
+                self.unreachable();
+            }
+            state.heard = Some(Instant::now());
+            state.end_dial()
+        };
+        for waiter in failed {
+            // Perhaps it is gone.
+            let _ = waiter.send(Err(copy(error)));
+        }
+    }
+
+    /// A dial was dropped, as its runtime shut down: nobody's fault, but nobody may wait for it.
+    pub(super) fn dropped(&self) {
+        let failed = self.state().end_dial();
+        for waiter in failed {
+            let error = io::Error::new(io::ErrorKind::Interrupted, "the runtime has shut down");
+            let _ = waiter.send(Err(error));
+        }
+    }
+
+    /// Reports that the pod takes no connection, or closes it at once.
+    pub(super) fn unreachable(&self) {
+        self.signals.unreachable(&self.endpoint);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> State<B> {
+    fn keep(&mut self, connection: Box<Connection<B>>, now: Instant) {
+        let is_old = |free: &Free<B>| now - free.since >= IDLE_TIMEOUT;
+        while self.free.len() >= MAX_IDLE || self.free.front().is_some_and(is_old) {
+            self.free.pop_front();
+        }
+        let since = now;
+        self.free.push_back(Free { connection, since });
+    }
+
+    /// Counts another dial, if one is wanted and allowed.
+    fn next_dial(&mut self) -> Dial {
+        if self.waiting.len() <= self.dials || self.dials >= MAX_DIALS {
+            return Dial::No;
+        }
+        self.dials += 1;
+        Dial::Yes
+    }
+
+    /// A dial brought nothing: those who waited longest and have no dial left.
+    fn end_dial(&mut self) -> Vec<oneshot::Sender<Outcome<B>>> {
+        self.dials -= 1;
+        self.waiting.retain(|waiter| !waiter.is_closed());
+        let left = self.waiting.len().saturating_sub(self.dials);
+        self.waiting.drain(..left).collect()
+    }
+}
+
+/// The same error for several requests.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
