@@ -147,11 +147,11 @@ impl<N: NewService> Registry<N> {
         whole: bool,
     ) -> (Difference, bool) {
         let live_before = self.status.endpoints;
-        let (mut fresh, mut added, mut place) = (Vec::new(), 0, 0);
+        let (mut fresh, mut added, mut missing, mut place) = (Vec::new(), 0, 0, 0);
         for (rank, address) in listed {
             // Whoever is stepped over is not listed.
             while let Some(slot) = self.slots.get_mut(place).filter(|slot| slot.rank < rank) {
-                slot.misses = slot.misses.saturating_add(u8::from(whole));
+                missing += usize::from(slot.is_missing(whole));
                 place += 1;
             }
             match self.slots.get_mut(place).filter(|slot| slot.rank == rank) {
@@ -187,7 +187,7 @@ impl<N: NewService> Registry<N> {
             place += 1;
         }
         for slot in &mut self.slots[place..] {
-            slot.misses = slot.misses.saturating_add(u8::from(whole));
+            missing += usize::from(slot.is_missing(whole));
         }
         if !fresh.is_empty() {
             self.slots.extend(fresh);
@@ -195,22 +195,17 @@ impl<N: NewService> Registry<N> {
             self.slots.sort_by_key(|slot| slot.rank);
         }
 
-        let missing = self
-            .slots
-            .iter()
-            .filter(|slot| slot.misses > 0 && slot.is_live())
-            .count();
         let large = missing * 2 > live_before;
         let needed = if large {
             LARGE_REMOVAL_ANSWERS
         } else {
             REMOVAL_ANSWERS
         };
-        if whole && missing > 0 {
+        if missing > 0 {
             self.remove(now, |slot| slot.misses >= needed);
         }
         self.reposition();
-        let difference = match added + if whole { missing } else { 0 } {
+        let difference = match added + missing {
             0 => Difference::None,
             changed if changed * 5 >= live_before => Difference::Large,
             _ => Difference::Small,
@@ -337,6 +332,12 @@ fn preference(address: &Address) -> impl Ord {
 impl<S> Slot<S> {
     fn is_live(&self) -> bool {
         self.presence == Presence::Live
+    }
+
+    /// Notes that an answer lacks the endpoint; true if that is news about the set.
+    fn is_missing(&mut self, whole: bool) -> bool {
+        self.misses = self.misses.saturating_add(u8::from(whole));
+        whole && self.is_live()
     }
 
     fn is_renamed_by(&self, address: &Address) -> bool {
