@@ -66,6 +66,9 @@ impl fmt::Display for Address {
 ///
 /// An `Endpoint` outlives the answers that list it: its counters survive every swap of the set, and a short absence (`linger`). An address that
 /// returns under another pod name is another endpoint.
+///
+/// It takes 384 bytes, reference counts included: what requests write, what they count references with
+/// and what they read are on cache line pairs of their own.
 pub struct Endpoint {
     id: u64,
     socket: SocketAddr,
@@ -290,6 +293,12 @@ mod tests {
         assert_eq!(endpoint.pending(), 1);
         drop(two);
         assert_eq!(endpoint.pending(), 0);
+    }
+
+    #[test]
+    fn an_endpoint_takes_as_much_memory_as_its_documentation_says() {
+        // `Arc` puts its two counts in front, padded to the alignment.
+        assert_eq!(size_of::<Endpoint>() + align_of::<Endpoint>(), 384);
     }
 
     #[test]
