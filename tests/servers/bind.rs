@@ -10,7 +10,7 @@ use crate::{
     name_server::NameServer,
     pods,
     process::NAMED,
-    sockets, srv,
+    sizes, sockets, srv,
     wire::{self, A, NOERROR, SERVFAIL, SRV, Transport},
     zone::{self, Zone, name, srv_name},
 };
@@ -35,26 +35,8 @@ async fn bind_without_limit(zone: &Zone) -> NameServer {
 
 #[tokio::test]
 async fn sets_that_udp_cuts_come_whole_over_tcp() {
-    const SIZES: [u16; 6] = [3, 74, 500, 2000, 4090, 4092];
-    let zone = SIZES.iter().fold(Zone::new(30), |zone, size| {
-        zone.pods(&format!("web{size}"), *size)
-    });
-    let bind = bind_without_limit(&zone).await;
-    for size in SIZES {
-        let service = format!("web{size}");
-        let raw = wire::ask(bind.address(), &name(&service), A, Transport::Udp).await;
-        assert_eq!(raw.expect("an answer").truncated, size > 73, "{size}");
-
-        let dns = headless(&service, [bind.address()]);
-        let start = Instant::now();
-        let found = dns
-            .resolve()
-            .await
-            .unwrap_or_else(|error| panic!("{size}: {error}"));
-        println!("{size} A records in {:?}", start.elapsed());
-        assert!(!found.is_partial(), "{size}");
-        assert!(sockets(&found) == pods(size, PORT), "{size}: other pods");
-    }
+    let bind = bind_without_limit(&sizes::zone()).await;
+    sizes::come_whole(bind.address()).await;
 }
 
 /// BIND cuts by whole sets: above the limit it says "truncated" over TCP too, and sends no record at all.

@@ -8,34 +8,15 @@ use tokio::time::Instant;
 use crate::{
     PORT, headless,
     name_server::NameServer,
-    pods, sockets, srv,
+    pods, sizes, sockets, srv,
     wire::{self, A, NOERROR, SERVFAIL, SRV, Transport},
     zone::{self, Zone, name, pod_name, srv_name},
 };
 
-/// One message holds 73 A records over UDP with the 1,232 bytes that are asked for, and 4,092 over TCP.
 #[tokio::test]
 async fn sets_that_udp_cuts_come_whole_over_tcp() {
-    const SIZES: [u16; 6] = [3, 74, 500, 2000, 4090, 4092];
-    let zone = SIZES.iter().fold(Zone::new(30), |zone, size| {
-        zone.pods(&format!("web{size}"), *size)
-    });
-    let knot = NameServer::knot(&zone).await;
-    for size in SIZES {
-        let service = format!("web{size}");
-        let raw = wire::ask(knot.address(), &name(&service), A, Transport::Udp).await;
-        assert_eq!(raw.expect("an answer").truncated, size > 73, "{size}");
-
-        let dns = headless(&service, [knot.address()]);
-        let start = Instant::now();
-        let found = dns
-            .resolve()
-            .await
-            .unwrap_or_else(|error| panic!("{size}: {error}"));
-        println!("{size} A records in {:?}", start.elapsed());
-        assert!(!found.is_partial(), "{size}");
-        assert!(sockets(&found) == pods(size, PORT), "{size}: other pods");
-    }
+    let knot = NameServer::knot(&sizes::zone()).await;
+    sizes::come_whole(knot.address()).await;
 }
 
 #[tokio::test]
