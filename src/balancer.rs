@@ -55,6 +55,12 @@ pub struct Balancer<S = ()> {
     policy: Arc<dyn Policy>,
 }
 
+/// Whether the probe has been heard of each endpoint. A status without endpoints is older than the set
+/// that has some, and tells nothing of them.
+fn knows_roles(status: &Status) -> bool {
+    status.endpoints() > 0 && status.unobserved() == 0
+}
+
 /// For asking a policy whether it takes anything at all: one that goes by keys wants to see one.
 const ANY_KEY: Option<u64> = Some(0);
 
@@ -243,19 +249,24 @@ impl<S> Balancer<S> {
     /// Dropping the future loses nothing.
     pub async fn resolved(&self) -> Result<(), PickError> {
         let timeout = self.shared.settings.initial_timeout;
-        self.wait(timeout, timeout).await
+        self.wait(ANY_KEY, timeout, timeout).await
     }
 
     /// Waits until the policy picks something: at most `unknown` while the source or a probe has not
     /// told yet, at most `known` while what they told is that there is nothing.
-    async fn wait(&self, unknown: Duration, known: Duration) -> Result<(), PickError> {
+    async fn wait(
+        &self,
+        key: Option<u64>,
+        unknown: Duration,
+        known: Duration,
+    ) -> Result<(), PickError> {
         let start = Instant::now();
         let mut changed = self.shared.changed.subscribe();
         loop {
             // The set and the reason before the wake-up: none is missed.
             let error = {
                 let snapshot = self.shared.snapshot.load();
-                if self.choose(snapshot.set(), ANY_KEY, &[]).is_some() {
+                if self.choose(snapshot.set(), key, &[]).is_some() {
                     return Ok(());
                 }
                 self.shared.nothing_picked(snapshot.set())
@@ -263,7 +274,7 @@ impl<S> Balancer<S> {
             let patience = match &error {
                 PickError::Closed(_) => return Err(error),
                 PickError::Unresolved(_) => unknown,
-                PickError::NoCandidate(status) if status.unobserved() > 0 => unknown,
+                PickError::NoCandidate(status) if !knows_roles(status) => unknown,
                 _ => known,
             };
             match timeout_at(start + patience, changed.changed()).await {
@@ -271,7 +282,7 @@ impl<S> Balancer<S> {
                 // The driver published while the time ran out, or nothing came.
                 Ok(Err(_)) | Err(_) => {
                     let snapshot = self.shared.snapshot.load();
-                    let picked = self.choose(snapshot.set(), ANY_KEY, &[]);
+                    let picked = self.choose(snapshot.set(), key, &[]);
                     return picked
                         .map(|_| ())
                         .ok_or_else(|| self.shared.nothing_picked(snapshot.set()));
@@ -315,7 +326,7 @@ impl<S: Send + Sync + 'static> Balancer<S> {
         let patience = match error {
             PickError::Closed(_) => return None,
             PickError::Unresolved(_) => initial_timeout,
-            PickError::NoCandidate(status) if status.unobserved() > 0 => initial_timeout,
+            PickError::NoCandidate(status) if !knows_roles(status) => initial_timeout,
             _ => wait_when_empty,
         };
         if patience.is_zero() {
@@ -323,7 +334,7 @@ impl<S: Send + Sync + 'static> Balancer<S> {
         }
         let balancer = self.clone();
         Some(Box::pin(async move {
-            balancer.wait(initial_timeout, wait_when_empty).await
+            balancer.wait(None, initial_timeout, wait_when_empty).await
         }))
     }
 }

@@ -382,6 +382,22 @@ async fn pick_many_by_round_robin_is_even() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_wants_a_key_fails_a_call_without_one_and_does_not_spin() {
+    let by_key = headless_lb::policy_fn(|candidates| {
+        candidates.choose(candidates.key()? as usize % candidates.len())
+    });
+    let (balancer, _) = spawn(&fixed(3).policy(by_key).wait_when_empty(SECOND), |_| {
+        Behaviour::Answers
+    });
+    let call = tokio::time::timeout(10 * SECOND, balancer.oneshot(String::new()));
+    let error = call.await.expect("an end").unwrap_err();
+    assert!(
+        matches!(error, Error::Pick(PickError::NoCandidate(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_call_through_a_role_waits_for_the_probe() {
     let probe = headless_lb::probe_fn(|endpoint: &Endpoint| {
         let primary = endpoint.addr() == pod(2);

@@ -63,9 +63,15 @@ impl Outage {
         match (status.stale_since(), error) {
             (Some(_), Some(error)) => self.goes_on(now, status, error),
             (Some(_), None) => {}
-            (None, _) => {
+            (None, Some(error)) => {
+                // Emptiness is believed: what announced it is over, another outage perhaps not.
+                self.current = self
+                    .current
+                    .filter(|told| told.kind.is_empty() != error.is_empty());
+            }
+            (None, None) => {
                 let suppressed = std::mem::take(&mut self.suppressed);
-                if let Some(Told { kind, .. }) = self.current.take().filter(|_| error.is_none()) {
+                if let Some(Told { kind, .. }) = self.current.take() {
                     let outage = kind.label();
                     warn!(
                         service,
@@ -78,14 +84,15 @@ impl Outage {
         let empty = endpoints == 0
             && status.stale_since().is_none()
             && error.is_some_and(ResolveError::is_empty);
-        if empty && !std::mem::replace(&mut self.empty, empty) {
+        if empty && !self.empty {
             let error = error.map(display);
             warn!(
                 service,
                 error, "no endpoints: no ready pod, a missing service or a wrong name"
             );
         }
-        self.empty = empty;
+        // Told once, until there are endpoints: failures in between change nothing.
+        self.empty = empty || (self.empty && endpoints == 0);
     }
 
     fn goes_on(&mut self, now: Instant, status: &Status, error: &ResolveError) {

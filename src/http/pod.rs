@@ -19,7 +19,7 @@ use super::{
     HttpBody, HttpError, HttpService,
     connection::Connection,
     dial,
-    pool::{Outcome, Pool},
+    pool::{self, Outcome, Pool},
 };
 use crate::{balancer::Signals, endpoint::Endpoint};
 
@@ -98,8 +98,11 @@ where
                 }
                 Checkout::Ready(_) => Checkout::Idle,
                 Checkout::Idle => match self.pool.checkout() {
-                    Some(connection) => Checkout::Ready(connection),
-                    None => self.wait(),
+                    pool::Checkout::Free(connection) => Checkout::Ready(connection),
+                    pool::Checkout::Wait(outcome, dial) => {
+                        dial::start(&self.pool, dial);
+                        Checkout::Waiting(outcome)
+                    }
                 },
                 Checkout::Waiting(outcome) => {
                     let outcome = connected(ready!(Pin::new(outcome).poll(cx)));
@@ -122,7 +125,7 @@ where
         request: Request<B>,
     ) -> Result<Response<HttpBody>, Failed<B>> {
         let request = match mem::replace(&mut self.checkout, Checkout::Idle) {
-            Checkout::Ready(connection) => match send(connection, request).await {
+            Checkout::Ready(connection) => match self.send_over(connection, request).await {
                 Err(Failed {
                     unsent: Some(unsent),
                     ..
@@ -139,15 +142,24 @@ where
         let Checkout::Ready(connection) = mem::replace(&mut self.checkout, Checkout::Idle) else {
             unreachable!("a checkout that succeeds leaves a connection");
         };
-        let done = send(connection, request).await;
+        let done = self.send_over(connection, request).await;
         if let Err(Failed {
             unsent: Some(_), ..
         }) = &done
         {
-            // It takes connections and closes them: as good as none.
-            self.pool.unreachable();
+            self.pool.closed_at_once();
         }
         done
+    }
+
+    async fn send_over(
+        &self,
+        mut connection: Box<Connection<B>>,
+        request: Request<B>,
+    ) -> Result<Response<HttpBody>, Failed<B>> {
+        let response = connection.send(request).await?;
+        self.pool.served();
+        Ok(HttpBody::of(response, connection))
     }
 
     fn wait(&self) -> Checkout<B> {
@@ -155,17 +167,6 @@ where
         dial::start(&self.pool, dial);
         Checkout::Waiting(outcome)
     }
-}
-
-async fn send<B>(
-    mut connection: Box<Connection<B>>,
-    request: Request<B>,
-) -> Result<Response<HttpBody>, Failed<B>>
-where
-    B: Body + Send + 'static,
-{
-    let response = connection.send(request).await?;
-    Ok(HttpBody::of(response, connection))
 }
 
 fn connected<B>(

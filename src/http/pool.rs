@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,9 @@ const MAX_DIALS: usize = 32;
 pub(super) struct Pool<B> {
     endpoint: Arc<Endpoint>,
     signals: Arc<Signals>,
+    /// The pod took a connection and closed it at once: until it serves a request, that it takes
+    /// connections says nothing.
+    closes_at_once: AtomicBool,
     state: Mutex<State<B>>,
 }
 
@@ -48,7 +54,8 @@ struct State<B> {
     waiting: VecDeque<oneshot::Sender<Outcome<B>>>,
     /// How many dials are under way: whoever waits first gets the first connection, new or free again.
     dials: usize,
-    /// When a dial ended last.
+    /// When the last dial ended that tells something new: it succeeded, or its failure was reported.
+    /// Stragglers must not keep this young, or a pod that hangs would be reported once for good.
     heard: Option<Instant>,
 }
 
@@ -59,6 +66,14 @@ struct Free<B> {
 
 /// A connection that was waited for, or why the pod did not take one.
 pub(super) type Outcome<B> = io::Result<Box<Connection<B>>>;
+
+/// What a checkout finds.
+pub(super) enum Checkout<B> {
+    /// A connection that can take a request.
+    Free(Box<Connection<B>>),
+    /// None: the first that is made or becomes free will come here.
+    Wait(oneshot::Receiver<Outcome<B>>, Dial),
+}
 
 /// Whether to start another dial.
 #[must_use = "a dial was counted: start it"]
@@ -79,6 +94,7 @@ impl<B> Pool<B> {
         Self {
             endpoint,
             signals,
+            closes_at_once: AtomicBool::new(false),
             state: Mutex::new(state),
         }
     }
@@ -87,19 +103,21 @@ impl<B> Pool<B> {
         self.endpoint.addr()
     }
 
-    /// A free connection, if there is one: that which was used last.
-    pub(super) fn checkout(&self) -> Option<Box<Connection<B>>> {
+    /// A free connection, that which was used last; or else a place in the queue, and perhaps a dial.
+    pub(super) fn checkout(&self) -> Checkout<B> {
         let now = Instant::now();
+        // One lock for both: a connection that becomes free in between must not be missed.
         let mut state = self.state();
         while let Some(Free { connection, since }) = state.free.pop_back() {
             if now - since >= IDLE_TIMEOUT {
                 // The rest is older.
                 state.free.clear();
             } else if !connection.is_closed() {
-                return Some(connection);
+                return Checkout::Free(connection);
             }
         }
-        None
+        let (outcome, dial) = state.wait();
+        Checkout::Wait(outcome, dial)
     }
 
     /// Takes a free connection: for the request that waits longest, or for the next.
@@ -120,21 +138,16 @@ impl<B> Pool<B> {
         }
     }
 
-    /// Waits for the first connection, be it new or free again.
+    /// Waits for the first connection that is made or becomes free again, past those that are free.
     pub(super) fn wait(&self) -> (oneshot::Receiver<Outcome<B>>, Dial) {
-        let (waiter, outcome) = oneshot::channel();
-        let mut state = self.state();
-        state.waiting.push_back(waiter);
-        if state.dials < MAX_DIALS {
-            // The dial of a request that is gone serves another.
-            state.waiting.retain(|waiter| !waiter.is_closed());
-        }
-        (outcome, state.next_dial())
+        self.state().wait()
     }
 
     /// A dial has ended well.
     pub(super) fn dialled(&self, connection: Box<Connection<B>>) -> Dial {
-        self.signals.reached(&self.endpoint);
+        if !self.closes_at_once.load(Relaxed) {
+            self.signals.reached(&self.endpoint);
+        }
         self.give_back(connection);
         let mut state = self.state();
         state.dials -= 1;
@@ -157,9 +170,9 @@ impl<B> Pool<B> {
             // Dials that were under way together saw one event, which counts once; and a pod that has
             // taken a connection since then can be reached.
             if state.heard.is_none_or(|heard| heard <= began) {
-                self.unreachable();
+                self.signals.unreachable(&self.endpoint);
+                state.heard = Some(Instant::now());
             }
-            state.heard = Some(Instant::now());
             state.end_dial()
         };
         for waiter in failed {
@@ -177,9 +190,18 @@ impl<B> Pool<B> {
         }
     }
 
-    /// Reports that the pod takes no connection, or closes it at once.
-    pub(super) fn unreachable(&self) {
+    /// The pod took a connection and closed it before a request was written: as good as none.
+    pub(super) fn closed_at_once(&self) {
+        self.closes_at_once.store(true, Relaxed);
         self.signals.unreachable(&self.endpoint);
+    }
+
+    /// The pod answered.
+    pub(super) fn served(&self) {
+        if self.closes_at_once.load(Relaxed) {
+            self.closes_at_once.store(false, Relaxed);
+            self.signals.reached(&self.endpoint);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {
@@ -188,6 +210,16 @@ impl<B> Pool<B> {
 }
 
 impl<B> State<B> {
+    fn wait(&mut self) -> (oneshot::Receiver<Outcome<B>>, Dial) {
+        let (waiter, outcome) = oneshot::channel();
+        self.waiting.push_back(waiter);
+        if self.dials < MAX_DIALS {
+            // The dial of a request that is gone serves another.
+            self.waiting.retain(|waiter| !waiter.is_closed());
+        }
+        (outcome, self.next_dial())
+    }
+
     fn keep(&mut self, connection: Box<Connection<B>>, now: Instant) {
         let is_old = |free: &Free<B>| now - free.since >= IDLE_TIMEOUT;
         while self.free.len() >= MAX_IDLE || self.free.front().is_some_and(is_old) {

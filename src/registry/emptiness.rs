@@ -10,7 +10,7 @@ use super::config::EmptyMode;
 /// leave this much doubt.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// Empty answers in a row, since the last one with records.
+/// Empty answers in a row, since the last whole one with records: a truncated one counts neither way (R9).
 #[derive(Debug, Default)]
 pub(super) struct Emptiness {
     counted: u32,
@@ -52,7 +52,7 @@ impl Emptiness {
         }
     }
 
-    /// Records came: whatever was counted is void.
+    /// A whole answer with records came: whatever was counted is void.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }

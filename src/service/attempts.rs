@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -57,6 +58,8 @@ pin_project! {
         // Here until an endpoint is called, and again when it comes back unsent.
         request: Option<Request>,
         tried: Vec<Arc<Endpoint>>,
+        // A request waits once: what it waited for must then be there.
+        waited: bool,
         // Why the last one tried did not take the request.
         unsent: Option<C::Error>,
         #[pin]
@@ -85,6 +88,7 @@ impl<C: Call<S, Request>, S, Request> Attempts<C, S, Request> {
             balancer,
             request: Some(request),
             tried: Vec::new(),
+            waited: false,
             unsent: None,
             state: State::Pick,
         }
@@ -110,7 +114,8 @@ where
                                 let error = Error::unsent(this.balancer, this.tried, error);
                                 return Poll::Ready(Err(error));
                             }
-                            match this.balancer.wait_for(&error) {
+                            let first = !mem::replace(this.waited, true);
+                            match this.balancer.wait_for(&error).filter(|_| first) {
                                 Some(wait) => this.state.set(State::Wait { wait }),
                                 None => return Poll::Ready(Err(Error::Pick(error))),
                             }
