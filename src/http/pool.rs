@@ -254,3 +254,35 @@ fn copy(error: &io::Error) -> io::Error {
         None => io::Error::new(error.kind(), error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_hangs_is_reported_again_and_again() {
+        let address = SocketAddr::from(([10, 0, 0, 1], 80)).into();
+        let endpoint = Arc::new(Endpoint::new(address, Instant::now()));
+        let pool = Pool::<()>::new(Arc::clone(&endpoint), Arc::default());
+        let error = io::Error::from(io::ErrorKind::TimedOut);
+        // A request each second, and each dial ends after a second and a half: always one is under way.
+        let mut dials = VecDeque::new();
+        for half_seconds in 0..120 {
+            if half_seconds % 2 == 0 && pool.wait().1 == Dial::Yes {
+                dials.push_back(Instant::now());
+            }
+            tokio::time::advance(Duration::from_millis(500)).await;
+            if dials
+                .front()
+                .is_some_and(|began| began.elapsed() >= Duration::from_millis(1500))
+            {
+                pool.refused(dials.pop_front().unwrap(), &error);
+            }
+        }
+        let reported = endpoint.connects().failures;
+        assert!(
+            (15..=60).contains(&reported),
+            "{reported} reports in a minute"
+        );
+    }
+}

@@ -5,6 +5,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -401,4 +405,37 @@ async fn a_connection_that_was_answered_early_serves_again_when_the_request_is_w
     let second = timeout(PATIENCE, post(Duration::ZERO)).await;
     read(second.expect("in time").expect("an answer")).await;
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_pod_that_closes_each_connection_at_once_is_tried_less_and_less() {
+    let good = Pod::start([127, 0, 1, 1], Manner::KeepsAlive).await;
+    let listener = TcpListener::bind("127.0.1.2:0")
+        .await
+        .expect("a loopback port");
+    let addr = listener.local_addr().expect("a bound socket");
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Relaxed);
+            drop(stream);
+        }
+    });
+    let client: Client = Balancer::builder(Fixed::new([good.addr(), addr])).spawn_http();
+    let mut seconds = Vec::new();
+    for _ in 0..4 {
+        let before = accepted.load(Relaxed);
+        for _ in 0..50 {
+            // Some are written before the close is seen: these fail, as any that may have been received.
+            let _ = call(&client, request("POST", "http://web.default/", "order")).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        seconds.push(accepted.load(Relaxed) - before);
+    }
+    accepting.abort();
+    assert!(
+        seconds[3] <= 8,
+        "connections to the closing pod in each second: {seconds:?}"
+    );
 }
