@@ -265,12 +265,18 @@ mod tests {
         let endpoint = Arc::new(Endpoint::new(address, Instant::now()));
         let pool = Pool::<()>::new(Arc::clone(&endpoint), Arc::default());
         let error = io::Error::from(io::ErrorKind::TimedOut);
-        // A request each second, and each dial ends after a second and a half: always one is under way.
-        let mut dials = VecDeque::new();
+        // A request each second that goes on waiting, and each dial ends after a second and a half: there
+        // is always one that began before the last one failed.
+        let (mut dials, mut requests, mut overlaps) = (VecDeque::new(), Vec::new(), 0);
         for half_seconds in 0..120 {
-            if half_seconds % 2 == 0 && pool.wait().1 == Dial::Yes {
-                dials.push_back(Instant::now());
+            if half_seconds % 2 == 0 {
+                let (outcome, dial) = pool.wait();
+                requests.push(outcome);
+                if dial == Dial::Yes {
+                    dials.push_back(Instant::now());
+                }
             }
+            overlaps += usize::from(dials.len() > 1);
             tokio::time::advance(Duration::from_millis(500)).await;
             if dials
                 .front()
@@ -279,6 +285,7 @@ mod tests {
                 pool.refused(dials.pop_front().unwrap(), &error);
             }
         }
+        assert!(overlaps > 20, "dials must overlap, or this shows nothing");
         let reported = endpoint.connects().failures;
         assert!(
             (15..=60).contains(&reported),
