@@ -29,13 +29,13 @@ async fn main() -> Result<()> {
         Dns::headless("myservice.workshop.svc.cluster.local", 8080)?.name_servers([dns.addr()]);
     let balancer = Balancer::builder(service)
         .policy(RoundRobin::new())
-        .spawn_http::<Full<Bytes>>();
+        .spawn_http();
     balancer.resolved().await?;
     println!("{balancer}");
 
     let mut shares = BTreeMap::new();
     for _ in 0..90 {
-        let request = Request::get(URL).body(Full::default())?;
+        let request = Request::get(URL).body(Full::<Bytes>::default())?;
         let response = balancer.clone().oneshot(request).await?;
         // Reading the body to its end gives the connection back to its pod's pool.
         let body = response.into_body().collect().await?.to_bytes();

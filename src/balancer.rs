@@ -3,7 +3,7 @@
 use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
@@ -294,8 +294,7 @@ impl<S> Balancer<S> {
     /// Asks the source again soon: a hint for when something seems wrong. Calls are coalesced, and
     /// questions are at least 1 s apart.
     pub fn refresh(&self) {
-        self.shared.signals.refresh.store(true, Relaxed);
-        self.shared.signals.notify.notify_one();
+        self.shared.signals.refresh();
     }
 
     /// Reports that connecting to an endpoint failed. It is set aside for a moment (100 ms, doubling

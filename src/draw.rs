@@ -101,6 +101,13 @@ pub(crate) fn thread_lane(lanes: usize) -> usize {
     })
 }
 
+/// A random number in `0.0..1.0`, for jitter.
+#[cfg(feature = "http")]
+pub(crate) fn thread_unit() -> f64 {
+    // As many bits as a double holds.
+    (thread_bits() >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// The generator wyrand (Wang Yi): a Weyl sequence, mixed by one long multiplication. Half the
 /// instructions of [`mix`], and passes the same test batteries (BigCrush, PractRand).
 #[inline]

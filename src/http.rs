@@ -1,37 +1,61 @@
-//! HTTP/1.1 to the pods: one pool of connections for each, and exactly one address dialled.
+//! HTTP to the pods: each has its own connections, and exactly one address is dialled.
 //!
-//! First form: plain HTTP/1.1. The pod's readiness *is* the checkout of a live connection, so a pod
-//! that refuses shows while the request is still here and can go elsewhere.
+//! ```text
+//! Balancer<HttpPod>.call --> Exchange --> Attempt --> HttpPod --> Pool --> dial --> Socket (TCP, TLS)
+//!                            which pods,   one pod     checkout    the pod's         hyper speaks
+//!                            how often                             connections       HTTP/1.1 or /2
+//! ```
+//!
+//! The pod's readiness *is* the checkout of a live connection, so a pod that refuses shows while the
+//! request is still here and can go elsewhere.
 
-use std::sync::Arc;
+use crate::{balancer::Balancer, builder::Builder};
 
-use http_body::Body;
-
-use crate::{balancer::Balancer, builder::Builder, endpoint::Endpoint};
-
+mod attempt;
 mod body;
+mod budget;
+mod client;
+mod config;
 mod connection;
 mod dial;
 mod error;
+mod exchange;
+mod health;
+mod latency;
+#[cfg(feature = "http2")]
+mod linking;
+mod message;
+mod outgoing;
 mod pod;
 mod pool;
 mod request;
 mod service;
+#[cfg(feature = "http2")]
+mod shared;
+mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use body::HttpBody;
+pub use config::Http;
 pub use error::HttpError;
+pub use message::Idempotent;
 pub use pod::HttpPod;
 pub use service::{HttpResponseFuture, HttpService};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
+
+use client::{Client, Pods};
 
 impl Builder {
-    /// Builds a balanced HTTP/1.1 client over request bodies of type `B`, and spawns its driver.
+    /// Builds a balanced HTTP client with the default settings ([`Http`]), and spawns its driver.
     ///
-    /// The balancer is a tower service of [`http::Request<B>`]. The request's URI decides the `Host`
+    /// The balancer is a tower service of [`http::Request<B>`] for any body `B`. The request's URI decides the `Host`
     /// header and the path as with any client; *where* it goes is the policy's choice, so the URI may
     /// name the service (`http://catalog.shop/items/1`) and its port is not dialled.
     ///
     /// Connections to a pod are kept while they are used at least every 55 s, and made when all are
-    /// busy, within 1.5 s. A request that waits takes the first that is made or becomes free. A
+    /// busy. A request that waits takes the first that is made or becomes free. A
     /// request counts as in flight until the body of its response has ended ([`HttpBody`]).
     ///
     /// ```no_run
@@ -42,9 +66,8 @@ impl Builder {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    /// let catalog = Balancer::builder(Dns::headless("catalog.shop.svc.cluster.local", 8080)?)
-    ///     .spawn_http::<Empty<Bytes>>();
-    /// let request = Request::get("http://catalog.shop/items/1").body(Empty::new())?;
+    /// let catalog = Balancer::builder(Dns::headless("catalog.shop.svc.cluster.local", 8080)?).spawn_http();
+    /// let request = Request::get("http://catalog.shop/items/1").body(Empty::<Bytes>::new())?;
     /// let response = catalog.clone().oneshot(request).await?;
     /// # let _ = response;
     /// # Ok(())
@@ -53,16 +76,19 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// As [`tokio::spawn`], outside a runtime.
-    pub fn spawn_http<B>(&self) -> Balancer<HttpPod<B>>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.spawn_signalling(|signals| {
-            let signals = Arc::clone(signals);
-            move |endpoint: &Arc<Endpoint>| HttpPod::new(endpoint, &signals)
-        })
+    /// As [`tokio::spawn`], outside a runtime. Connections run on the runtime of this call.
+    #[must_use = "discovery ends when the last handle is dropped"]
+    pub fn spawn_http(&self) -> Balancer<HttpPod> {
+        self.spawn_http_with(Http::new())
+    }
+
+    /// As [`spawn_http`](Self::spawn_http), with settings of your own.
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::spawn`], outside a runtime. Connections run on the runtime of this call.
+    #[must_use = "discovery ends when the last handle is dropped"]
+    pub fn spawn_http_with(&self, settings: Http) -> Balancer<HttpPod> {
+        self.spawn_signalling(|signals| Pods::of(Client::new(settings, signals)))
     }
 }

@@ -97,8 +97,10 @@ pub use balancer::{Balancer, Change, Changes, Pick, PickError, Pod};
 pub use builder::Builder;
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
+#[cfg(feature = "tls")]
+pub use http::Tls;
 #[cfg(feature = "http")]
-pub use http::{HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService};
+pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
 pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
     policy_fn,
@@ -110,6 +112,10 @@ pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use service::{BalanceLayer, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+
+/// The TLS library, as [`Tls`] takes its configuration.
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
 
 /// The programs of the README compile.
 #[cfg(all(doctest, feature = "dns", feature = "http"))]

@@ -36,7 +36,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-type Client = Balancer<HttpPod<Full<Bytes>>>;
+type Client = Balancer<HttpPod>;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -233,7 +233,7 @@ async fn a_request_that_cannot_be_sent_is_refused_with_its_reason_and_poisons_no
     answer(&client).await;
     for (uri, reason) in [
         ("/no/host", "Host header"),
-        ("https://web.default/", "only http://"),
+        ("https://web.default/", "scheme"),
     ] {
         let error = call(&client, request("GET", uri, ""))
             .await
@@ -389,7 +389,7 @@ impl Body for Pinned {
 #[tokio::test]
 async fn a_request_body_need_not_be_unpin_and_services_of_one_pod_are_cloned_and_shown() {
     let pods = pods(1).await;
-    let client: Balancer<HttpPod<Pinned>> = over(&pods).spawn_http();
+    let client: Balancer<HttpPod> = over(&pods).spawn_http();
     let request = || {
         Request::post("http://web.default/")
             .body(Pinned(PhantomPinned))

@@ -103,8 +103,10 @@ async fn one_life(pod: SocketAddr) {
     assert!(changes.next().await.is_none(), "no balancer is left");
     drop((changes, pick));
 
-    let client = builder.spawn_http::<Empty<Bytes>>();
-    let request = Request::get("http://pod/").body(Empty::new()).unwrap();
+    let client = builder.spawn_http();
+    let request = Request::get("http://pod/")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let response = client.oneshot(request).await.unwrap();
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.to_bytes(), "hello");

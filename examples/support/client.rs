@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_BODY: usize = 64 * 1024;
 
 /// A pod, as the balancer calls it.
-pub(crate) type Http = HttpPod<Full<Bytes>>;
+pub(crate) type Http = HttpPod;
 
 /// Sends GETs and counts what became of them. Clones count together.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ impl Client {
     }
 
     async fn send(&self) -> Result<String, Box<dyn StdError + Send + Sync>> {
-        let request = Request::get(&*self.url).body(Full::default())?;
+        let request = Request::get(&*self.url).body(Full::<Bytes>::default())?;
         let response = self.service.clone().oneshot(request).await?;
         if !response.status().is_success() {
             return Err(format!("answered {}", response.status()).into());

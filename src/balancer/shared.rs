@@ -136,6 +136,12 @@ impl Signals {
         }
     }
 
+    /// Somebody doubts the set.
+    pub(crate) fn refresh(&self) {
+        self.refresh.store(true, Relaxed);
+        self.notify.notify_one();
+    }
+
     pub(crate) fn alarm(&self) {
         self.alarm.store(true, Relaxed);
         self.notify.notify_one();

@@ -10,36 +10,32 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 
-use super::{
-    HttpError,
-    connection::{Connection, Lease},
-};
+use super::{HttpError, connection::Connection};
 use crate::endpoint::InFlight;
 
 /// The body of a response from a pod. The request counts as in flight until the body has ended or is
 /// dropped, so read it to the end, or drop it.
 ///
 /// At its end the connection serves the next request. A body that is dropped half read costs its
-/// connection. So does an upgrade (`101`): the connection is the caller's from then on, and no longer
-/// counts.
+/// connection over HTTP/1.1, and its stream over HTTP/2. So does an upgrade (`101`, or `200` to a `CONNECT`): the connection is the
+/// caller's from then on, and no longer counts.
 #[must_use = "the request stays in flight until the body is read or dropped"]
 pub struct HttpBody {
     incoming: Incoming,
     /// Until the body ends: its connection, if that can serve another request.
-    lease: Option<Box<dyn Lease>>,
+    lease: Option<Connection>,
     /// Until the body ends: its request, if a balancer counts it.
     in_flight: Option<InFlight>,
 }
 
 impl HttpBody {
-    pub(super) fn of<B>(
+    pub(super) fn of(
         response: Response<Incoming>,
-        connection: Box<Connection<B>>,
-    ) -> Response<Self>
-    where
-        B: Send + 'static,
-    {
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        connection: Connection,
+        is_connect: bool,
+    ) -> Response<Self> {
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (is_connect && response.status().is_success());
         response.map(|incoming| {
             let mut body = Self {
                 incoming,

@@ -1,95 +1,145 @@
-//! One connection to a pod, and its way back into the pool.
+//! A connection to a pod, as a request has it.
 
-use std::sync::Weak;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
 use http::{Request, Response};
-use http_body::Body;
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::runtime::Handle;
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1::SendRequest},
+};
+use tokio::time::Instant;
 
-use super::{HttpError, pod::Failed, pool::Pool};
+#[cfg(feature = "http2")]
+use super::{HttpError, request::to_pseudo_headers, shared::Stream};
+use super::{outgoing::Outgoing, pool::Pool};
 
-/// A connection, in the one box that it moves in as long as it lives: from the pool to a request, with
-/// the response to its body, and back. So none of these moves allocates.
-pub(super) struct Connection<B> {
-    sender: SendRequest<B>,
-    /// Weak, for the pool owns those that are free. A pool that is gone wants none back.
-    pool: Weak<Pool<B>>,
+/// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
+/// its stream.
+pub(super) type Sending = Pin<
+    Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + Send>,
+>;
+
+/// What one request has to itself: a connection of HTTP/1.1, or a stream of HTTP/2. Dropped while the
+/// request is under way, it ends.
+pub(super) enum Connection {
+    Exclusive(Box<Exclusive>),
+    #[cfg(feature = "http2")]
+    Stream(Stream),
 }
 
-impl<B> Connection<B> {
-    pub(super) fn new(sender: SendRequest<B>, pool: Weak<Pool<B>>) -> Self {
-        Self { sender, pool }
+/// A connection of HTTP/1.1, in the one box that it moves in as long as it lives: from the pool to a
+/// request, with the response to its body, and back. So none of these moves allocates.
+pub(super) struct Exclusive {
+    sender: SendRequest<Outgoing>,
+    /// Weak, for the pool owns those that are free. A pool that is gone wants none back.
+    pool: Weak<Pool>,
+    expires: Option<Instant>,
+}
+
+impl Connection {
+    /// Sends a request.
+    pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
+        match self {
+            Self::Exclusive(connection) => Box::pin(connection.sender.try_send_request(request)),
+            #[cfg(feature = "http2")]
+            Self::Stream(stream) => Box::pin(stream.sender.try_send_request(request)),
+        }
+    }
+
+    /// Puts the request into the form that the connection speaks.
+    #[cfg(feature = "http2")]
+    pub(super) fn adapt(
+        &self,
+        request: &mut Request<Outgoing>,
+        is_tls: bool,
+    ) -> Result<(), HttpError> {
+        match self {
+            Self::Exclusive(_) => Ok(()),
+            Self::Stream(_) => to_pseudo_headers(request, is_tls),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Exclusive(connection) => connection.is_closed(),
+            #[cfg(feature = "http2")]
+            Self::Stream(stream) => stream.sender.is_closed(),
+        }
+    }
+
+    pub(super) fn is_exclusive(&self) -> bool {
+        matches!(self, Self::Exclusive(_))
+    }
+
+    /// To the next request, unused.
+    pub(super) fn give_back(self) {
+        match self {
+            Self::Exclusive(connection) => connection.give_back(),
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => {}
+        }
+    }
+
+    /// The response has ended.
+    ///
+    /// Nearly always hyper knows of the end as well. If not, it is about to, or it still writes the
+    /// request, which the pod has answered early: the one case in which a task waits for it.
+    pub(super) fn end(self) {
+        let Self::Exclusive(mut connection) = self else {
+            return;
+        };
+        if connection.sender.is_ready() {
+            connection.give_back();
+        } else if !connection.is_closed()
+            && let Some(pool) = connection.pool.upgrade()
+        {
+            pool.client.runtime.spawn(async move {
+                if connection.sender.ready().await.is_ok() {
+                    connection.give_back();
+                }
+            });
+        }
+    }
+
+    /// The response was dropped before its end was seen. Ready all the same: all has arrived, and only the
+    /// last look was missing. Otherwise hyper closes rather than read what nobody wants.
+    pub(super) fn abandon(self) {
+        if let Self::Exclusive(connection) = self
+            && connection.sender.is_ready()
+        {
+            connection.give_back();
+        }
+    }
+}
+
+impl Exclusive {
+    pub(super) fn new(
+        sender: SendRequest<Outgoing>,
+        pool: &Arc<Pool>,
+        expires: Option<Instant>,
+    ) -> Self {
+        Self {
+            sender,
+            pool: Arc::downgrade(pool),
+            expires,
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// To the next request.
-    pub(super) fn give_back(self: Box<Self>) {
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    fn give_back(self: Box<Self>) {
         if let Some(pool) = self.pool.upgrade() {
             pool.give_back(self);
-        }
-    }
-}
-
-impl<B: Body + 'static> Connection<B> {
-    /// Sends a request. What the pod cannot have seen comes back.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before its end, it takes the request back, or hyper closes the connection.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, Failed<B>> {
-        self.sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut error| {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let error = match unsent {
-                    Some(_) => HttpError::Unsent(error),
-                    None => HttpError::Request(error),
-                };
-                Failed { error, unsent }
-            })
-    }
-}
-
-/// A connection that a response body occupies. The body's type does not name the request's.
-pub(super) trait Lease: Send + Sync {
-    /// The body has ended.
-    fn end(self: Box<Self>);
-
-    /// The body was dropped before its end was seen.
-    fn abandon(self: Box<Self>);
-}
-
-impl<B: Send + 'static> Lease for Connection<B> {
-    /// Nearly always hyper knows of the end as well. If not, it is about to, or it still writes the
-    /// request, which the pod has answered early: the one case in which a task waits for it.
-    fn end(mut self: Box<Self>) {
-        if self.sender.is_ready() {
-            self.give_back();
-        } else if !self.is_closed()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(async move {
-                if self.sender.ready().await.is_ok() {
-                    self.give_back();
-                }
-            });
-        }
-    }
-
-    /// Ready all the same: all has arrived, and only the last look was missing. Otherwise hyper closes
-    /// the connection rather than read what nobody wants.
-    fn abandon(self: Box<Self>) {
-        if self.sender.is_ready() {
-            self.give_back();
         }
     }
 }

@@ -1,109 +1,148 @@
-//! Making connections, in tasks of the pool: they outlive the request that wanted one.
+//! Making connections, in tasks of the client: they outlive the request that wanted one.
 
 use std::{
-    error::Error,
     io,
-    net::SocketAddr,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
-use http_body::Body;
-use hyper::client::conn::http1::{Connection as Http1, SendRequest, handshake};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
 
+#[cfg(feature = "http2")]
+use super::linking::{self, Linking};
 use super::{
-    connection::Connection,
+    config::{Http, Protocol},
+    connection::Exclusive,
+    error::ConnectError,
+    outgoing::Outgoing,
     pool::{self, Pool},
+    socket::{Socket, Stream},
 };
-
-/// The most that one connect, to the one address, may take. Within a cluster an answer takes less than
-/// a millisecond; but a lost SYN is sent again after 1 s (RFC 6298, 2), and its answer must win. The
-/// second repetition, after 3 s, is not waited for: another pod is the better guess, and callers who
-/// give a request 2 s have time for it.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+use crate::{backoff::spread, draw::thread_unit, endpoint::Endpoint};
 
 /// Dials, if the pool says so. A caller that gave up meanwhile leaves a connection for the next, or
 /// the news that the pod does not answer.
-pub(super) fn start<B>(pool: &Arc<Pool<B>>, dial: pool::Dial)
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+pub(super) fn start(pool: &Arc<Pool>, dial: pool::Dial) {
     if dial == pool::Dial::No {
         return;
     }
-    let addr = pool.addr();
     let dialling = Dialling {
         pool: Arc::downgrade(pool),
         began: Instant::now(),
     };
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "hyper's connections are futures that somebody must poll"
-    )]
-    tokio::spawn(async move {
-        match connect(addr).await {
-            Ok((sender, connection)) => {
-                dialling.end(sender);
+    // The pool itself lives with those who use it.
+    let (client, endpoint) = (Arc::clone(&pool.client), Arc::clone(&pool.endpoint));
+    let runtime = client.runtime.clone();
+    runtime.spawn(async move {
+        let limit = client.settings.connect_timeout;
+        let connected = timeout(limit, connect(&client.settings, &endpoint, &dialling.pool)).await;
+        match connected.unwrap_or(Err(ConnectError::Timeout)) {
+            Ok(Connected::Http1(sender, connection)) => {
+                let expires = expiry(&client.settings);
+                drop((client, endpoint));
+                dialling.end(|pool| pool.dialled(Box::new(Exclusive::new(sender, pool, expires))));
                 // Its end, and why, is the response's or the next checkout's to tell.
                 let _ = connection.with_upgrades().await;
+            }
+            #[cfg(feature = "http2")]
+            Ok(Connected::Http2(linking)) => {
+                let expires = expiry(&client.settings);
+                drop((client, endpoint));
+                linking.run(dialling, expires).await;
             }
             Err(error) => dialling.fail(&error),
         }
     });
 }
 
-async fn connect<B>(addr: SocketAddr) -> io::Result<(SendRequest<B>, Http1<TokioIo<TcpStream>, B>)>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await??;
-    // Requests are whole messages: waiting for more to send would only delay them.
-    stream.set_nodelay(true)?;
-    handshake(TokioIo::new(stream))
+enum Connected {
+    Http1(
+        http1::SendRequest<Outgoing>,
+        http1::Connection<TokioIo<Socket>, Outgoing>,
+    ),
+    #[cfg(feature = "http2")]
+    Http2(Linking),
+}
+
+async fn connect(
+    settings: &Http,
+    endpoint: &Endpoint,
+    pool: &Weak<Pool>,
+) -> Result<Connected, ConnectError> {
+    let stream = TcpStream::connect(endpoint.addr())
         .await
-        .map_err(io::Error::other)
+        .map_err(ConnectError::io)?;
+    // Requests are whole messages: waiting for more to send would only delay them.
+    stream.set_nodelay(true).map_err(ConnectError::io)?;
+    let (stream, is_http2) = secure(settings, endpoint, stream).await?;
+    let socket = Socket::new(stream, pool)
+        .ok_or_else(|| ConnectError::io(io::Error::other("the pod has left the service")))?;
+    #[cfg(feature = "http2")]
+    if is_http2 {
+        return linking::link(settings, socket).await.map(Connected::Http2);
+    }
+    debug_assert!(!is_http2, "it is not offered without its feature");
+    let (sender, connection) = http1::handshake(TokioIo::new(socket))
+        .await
+        .map_err(|error| ConnectError::io(io::Error::other(error)))?;
+    Ok(Connected::Http1(sender, connection))
+}
+
+/// TLS, if it is on, and whether HTTP/2 is spoken over the stream.
+async fn secure(
+    settings: &Http,
+    endpoint: &Endpoint,
+    stream: TcpStream,
+) -> Result<(Stream, bool), ConnectError> {
+    let is_http2 = match settings.protocol {
+        Protocol::Usual | Protocol::Http1 => false,
+        #[cfg(feature = "http2")]
+        Protocol::Http2 => true,
+    };
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &settings.tls {
+        let stream = tls.connect(endpoint, stream).await?;
+        // A server that knows no ALPN speaks HTTP/1.1, unless HTTP/2 was all that was offered.
+        let is_http2 = is_http2 || stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        return Ok((Stream::Tls(Box::new(stream)), is_http2));
+    }
+    let _ = endpoint;
+    Ok((Stream::Plain(stream), is_http2))
+}
+
+/// When a connection made now is too old.
+fn expiry(settings: &Http) -> Option<Instant> {
+    Instant::now().checked_add(spread(settings.max_age?, 0.9, 1.1, thread_unit()))
 }
 
 /// A dial that the pool counts, until it ends in one way or another.
-struct Dialling<B> {
+pub(super) struct Dialling {
     /// Empty when the pool was told. A pool that is gone needs no news.
-    pool: Weak<Pool<B>>,
+    pub(super) pool: Weak<Pool>,
     began: Instant,
 }
 
-impl<B> Dialling<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    fn end(mut self, sender: SendRequest<B>) {
-        let weak = std::mem::take(&mut self.pool);
-        if let Some(pool) = weak.upgrade() {
-            let dial = pool.dialled(Box::new(Connection::new(sender, weak)));
+impl Dialling {
+    /// The pool gets a connection.
+    pub(super) fn end(mut self, tell: impl FnOnce(&Arc<Pool>) -> pool::Dial) {
+        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
+            let dial = tell(&pool);
             start(&pool, dial);
         }
     }
-}
 
-impl<B> Dialling<B> {
-    fn fail(mut self, error: &io::Error) {
+    fn fail(mut self, error: &ConnectError) {
         if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
             pool.refused(self.began, error);
         }
     }
 }
 
-impl<B> Drop for Dialling<B> {
+impl Drop for Dialling {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.dropped();

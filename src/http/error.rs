@@ -1,6 +1,6 @@
 //! Why an HTTP request to a pod failed.
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, fmt, io, sync::Arc};
 
 /// Why an HTTP request to a pod failed. The balancer's [`Error`](crate::Error) around it names the
 /// service and the pod.
@@ -13,30 +13,74 @@ pub enum HttpError {
     /// The connection failed within the response's body.
     Body(hyper::Error),
     /// The pod did not take the connection.
-    Connect(io::Error),
+    Connect(Arc<io::Error>),
     /// The pod did not answer the connect in time.
     ConnectTimeout,
-    /// The URI has no host, and the request no `Host` header.
+    /// The URI has no host, and the request no `Host` header, or one that names no host.
     MissingHost,
+    /// The pod does not speak HTTP/2, and nothing else was asked for.
+    NotHttp2(Arc<io::Error>),
     /// The connection failed; the pod may have seen the request.
     Request(hyper::Error),
-    /// The connection closed before the request was written, and so did the one after it.
+    /// The pod fell silent, and another request is finding out whether it still is.
+    SetAside,
+    /// The pod did not prove to be who it should be, or did not take us for who we are.
+    Tls(Arc<io::Error>),
+    /// No answer within [`Http::try_timeout`](crate::Http::try_timeout); the pod may have seen the request.
+    TryTimeout,
+    /// The connection closed before the request was written, and so did the one after it; or the pod
+    /// refused it unseen (HTTP/2 `REFUSED_STREAM` and `GOAWAY`).
     Unsent(hyper::Error),
-    /// Only `http` is spoken.
+    /// The URI's scheme is not that of the client: `https` with TLS, `http` without.
     UnsupportedScheme,
 }
 
+/// Why there is no connection. One answer to all that wait for one.
+#[derive(Clone, Debug)]
+pub(super) enum ConnectError {
+    Io(Arc<io::Error>),
+    #[cfg_attr(
+        not(feature = "http2"),
+        expect(dead_code, reason = "only HTTP/2 fails so")
+    )]
+    NotHttp2(Arc<io::Error>),
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS fails so"))]
+    Tls(Arc<io::Error>),
+    Timeout,
+}
+
+impl From<ConnectError> for HttpError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Io(error) => Self::Connect(error),
+            ConnectError::NotHttp2(error) => Self::NotHttp2(error),
+            ConnectError::Tls(error) => Self::Tls(error),
+            ConnectError::Timeout => Self::ConnectTimeout,
+        }
+    }
+}
+
+impl ConnectError {
+    pub(super) fn io(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
 impl HttpError {
-    /// Whether the pod cannot have seen the request.
+    /// Whether the pod cannot have processed the request.
     pub fn is_unsent(&self) -> bool {
-        !matches!(self, Self::Body(_) | Self::Request(_))
+        !matches!(self, Self::Body(_) | Self::Request(_) | Self::TryTimeout)
     }
 
     fn cause(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Connect(error) => Some(error),
+            Self::Connect(error) | Self::NotHttp2(error) | Self::Tls(error) => Some(&**error),
             Self::Body(error) | Self::Request(error) | Self::Unsent(error) => Some(error),
-            Self::ConnectTimeout | Self::MissingHost | Self::UnsupportedScheme => None,
+            Self::ConnectTimeout
+            | Self::MissingHost
+            | Self::SetAside
+            | Self::TryTimeout
+            | Self::UnsupportedScheme => None,
         }
     }
 }
@@ -47,10 +91,16 @@ impl fmt::Display for HttpError {
             Self::Body(_) => "response broke off",
             Self::Connect(_) => "connect failed",
             Self::ConnectTimeout => "no answer to the connect in time",
-            Self::MissingHost => "the request has neither a host in its URI nor a Host header",
+            Self::MissingHost => "the request has no host in its URI and no valid Host header",
+            Self::NotHttp2(_) => "the pod does not speak HTTP/2",
             Self::Request(_) => "request failed",
-            Self::Unsent(_) => "connection closed before the request was written",
-            Self::UnsupportedScheme => "only http:// URIs are supported",
+            Self::SetAside => "the pod fell silent and is being tried by another request",
+            Self::Tls(_) => "TLS refused",
+            Self::TryTimeout => "no answer in the time of one try",
+            Self::Unsent(_) => "the request was not written, or the pod refused it unseen",
+            Self::UnsupportedScheme => {
+                "the scheme of the URI is not that of the client (https with TLS, http without)"
+            }
         })?;
         // hyper's errors tell by themselves hardly more than their kind.
         let mut next = self.cause();
@@ -90,7 +140,7 @@ mod tests {
     #[test]
     fn the_whole_chain_is_one_line() {
         let reset = io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer");
-        let error = HttpError::Connect(io::Error::other(Outer(reset)));
+        let error = HttpError::Connect(Arc::new(io::Error::other(Outer(reset))));
         assert_eq!(
             error.to_string(),
             "connect failed: handshake: reset by peer"

@@ -1,29 +1,27 @@
-//! The HTTP service of one pod.
+//! One pod, and the checkout of a connection to it.
 
 use std::{
-    error::Error,
-    fmt,
-    future::{Future, poll_fn},
-    io, mem,
+    fmt, io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
-use http_body::Body;
 use tokio::sync::oneshot;
 
 use super::{
-    HttpBody, HttpError, HttpService,
+    HttpError, HttpService,
+    client::Client,
     connection::Connection,
     dial,
+    error::ConnectError,
+    health::Admission,
     pool::{self, Outcome, Pool},
 };
-use crate::{balancer::Signals, endpoint::Endpoint};
+use crate::endpoint::Endpoint;
 
-/// One pod's HTTP/1.1 connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
+/// One pod's HTTP connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
 /// keeps for each endpoint. Clones share them.
 ///
 /// To call one certain pod, take its tower service:
@@ -33,41 +31,37 @@ use crate::{balancer::Signals, endpoint::Endpoint};
 /// # use http_body_util::Empty;
 /// # use hyper::{Request, body::Bytes};
 /// # use tower::ServiceExt;
-/// # async fn example(catalog: Balancer<HttpPod<Empty<Bytes>>>) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(catalog: Balancer<HttpPod>) -> Result<(), Box<dyn std::error::Error>> {
 /// let (pod, _in_flight) = catalog.pod("catalog-0")?.into_parts();
-/// let request = Request::post("http://catalog.shop/cache/flush").body(Empty::new())?;
+/// let request = Request::post("http://catalog.shop/cache/flush").body(Empty::<Bytes>::new())?;
 /// let response = pod.into_service().oneshot(request).await?;
 /// # let _ = response;
 /// # Ok(())
 /// # }
 /// ```
-pub struct HttpPod<B> {
-    pool: Arc<Pool<B>>,
-    checkout: Checkout<B>,
+pub struct HttpPod {
+    pub(super) pool: Arc<Pool>,
+    checkout: Checkout,
+    /// This clone finds out whether the pod answers again.
+    is_trial: bool,
 }
 
-enum Checkout<B> {
+enum Checkout {
     /// Nothing yet. Polled: Ready, or Waiting.
     Idle,
     /// No connection was free. The first that is, or is made: Ready. None can be made: Idle. Dropped:
     /// what came too late goes to the next.
-    Waiting(oneshot::Receiver<Outcome<B>>),
+    Waiting(oneshot::Receiver<Outcome>),
     /// A connection of this clone. Called: Idle. Dropped: back to the pool.
-    Ready(Box<Connection<B>>),
+    Ready(Connection),
 }
 
-/// Why a request failed, and the request if the pod cannot have seen it.
-pub(super) struct Failed<B> {
-    pub(super) error: HttpError,
-    pub(super) unsent: Option<Request<B>>,
-}
-
-impl<B> HttpPod<B> {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, signals: &Arc<Signals>) -> Self {
-        let pool = Pool::new(Arc::clone(endpoint), Arc::clone(signals));
+impl HttpPod {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, client: &Arc<Client>) -> Self {
         Self {
-            pool: Arc::new(pool),
+            pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
+            is_trial: false,
         }
     }
 
@@ -77,17 +71,24 @@ impl<B> HttpPod<B> {
     }
 
     /// This pod alone as a tower service.
-    pub fn into_service(self) -> HttpService<B> {
+    pub fn into_service(self) -> HttpService {
         HttpService::new(self)
     }
-}
 
-impl<B> HttpPod<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+    /// Whether a request may go to the pod: while it is being found out whether it answers again, no other
+    /// may, unless there is no other pod.
+    pub(super) fn admit(&mut self, is_last: bool) -> Result<(), HttpError> {
+        match self.pool.health.admit() {
+            Admission::Open => Ok(()),
+            Admission::Trial => {
+                self.is_trial = true;
+                Ok(())
+            }
+            Admission::Denied if is_last => Ok(()),
+            Admission::Denied => Err(HttpError::SetAside),
+        }
+    }
+
     /// Waits for a connection that can take a request: a free one, or else the first that becomes free
     /// or is made.
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
@@ -98,14 +99,18 @@ where
                 }
                 Checkout::Ready(_) => Checkout::Idle,
                 Checkout::Idle => match self.pool.checkout() {
-                    pool::Checkout::Free(connection) => Checkout::Ready(connection),
+                    pool::Checkout::Free(connection, dial) => {
+                        dial::start(&self.pool, dial);
+                        Checkout::Ready(connection)
+                    }
                     pool::Checkout::Wait(outcome, dial) => {
                         dial::start(&self.pool, dial);
                         Checkout::Waiting(outcome)
                     }
                 },
                 Checkout::Waiting(outcome) => {
-                    let outcome = connected(ready!(Pin::new(outcome).poll(cx)));
+                    let outcome = ready!(Pin::new(outcome).poll(cx))
+                        .unwrap_or_else(|gone| Err(ConnectError::io(io::Error::other(gone))));
                     self.checkout = Checkout::Idle;
                     // It may have closed again, but a pod that closes each connection must not be
                     // dialled without end.
@@ -116,82 +121,46 @@ where
         }
     }
 
-    /// Sends the request, which has its final form, over the connection that was checked out.
-    ///
-    /// If that closed between checkout and write, the request is still here, and so may be the pod, for
-    /// an idle connection may end at any time: one more that is not idle is tried.
-    pub(super) async fn send(
-        mut self,
-        request: Request<B>,
-    ) -> Result<Response<HttpBody>, Failed<B>> {
-        let request = match mem::replace(&mut self.checkout, Checkout::Idle) {
-            Checkout::Ready(connection) => match self.send_over(connection, request).await {
-                Err(Failed {
-                    unsent: Some(unsent),
-                    ..
-                }) => unsent,
-                done => return done,
-            },
-            Checkout::Idle | Checkout::Waiting(_) => request,
-        };
-        self.checkout = self.wait();
-        if let Err(error) = poll_fn(|cx| self.poll_checkout(cx)).await {
-            let unsent = Some(request);
-            return Err(Failed { error, unsent });
-        }
-        let Checkout::Ready(connection) = mem::replace(&mut self.checkout, Checkout::Idle) else {
-            unreachable!("a checkout that succeeds leaves a connection");
-        };
-        let done = self.send_over(connection, request).await;
-        if let Err(Failed {
-            unsent: Some(_), ..
-        }) = &done
-        {
-            self.pool.closed_at_once();
-        }
-        done
-    }
-
-    async fn send_over(
-        &self,
-        mut connection: Box<Connection<B>>,
-        request: Request<B>,
-    ) -> Result<Response<HttpBody>, Failed<B>> {
-        let response = connection.send(request).await?;
-        self.pool.served();
-        Ok(HttpBody::of(response, connection))
-    }
-
-    fn wait(&self) -> Checkout<B> {
+    /// From now on waits for a connection that has not been idle.
+    pub(super) fn renew(&mut self) {
         let (outcome, dial) = self.pool.wait();
+        self.checkout = Checkout::Waiting(outcome);
         dial::start(&self.pool, dial);
-        Checkout::Waiting(outcome)
+    }
+
+    /// The connection that was checked out.
+    pub(super) fn take(&mut self) -> Option<Connection> {
+        match mem::replace(&mut self.checkout, Checkout::Idle) {
+            Checkout::Ready(connection) => Some(connection),
+            other => {
+                self.checkout = other;
+                None
+            }
+        }
+    }
+
+    /// What was to be found out is found out, or will not be.
+    pub(super) fn end_trial(&mut self) {
+        if mem::take(&mut self.is_trial) {
+            self.pool.health.end_trial();
+        }
     }
 }
 
-fn connected<B>(
-    outcome: Result<Outcome<B>, oneshot::error::RecvError>,
-) -> Result<Box<Connection<B>>, HttpError> {
-    outcome
-        .unwrap_or_else(|gone| Err(io::Error::other(gone)))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => HttpError::ConnectTimeout,
-            _ => HttpError::Connect(error),
-        })
-}
-
-impl<B> Clone for HttpPod<B> {
+impl Clone for HttpPod {
     /// The same pod, with no connection checked out.
     fn clone(&self) -> Self {
         Self {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
+            is_trial: false,
         }
     }
 }
 
-impl<B> Drop for HttpPod<B> {
+impl Drop for HttpPod {
     fn drop(&mut self) {
+        self.end_trial();
         match mem::replace(&mut self.checkout, Checkout::Idle) {
             Checkout::Idle => {}
             Checkout::Waiting(mut outcome) => {
@@ -205,7 +174,7 @@ impl<B> Drop for HttpPod<B> {
     }
 }
 
-impl<B> fmt::Debug for HttpPod<B> {
+impl fmt::Debug for HttpPod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpPod")
             .field("addr", &self.addr())

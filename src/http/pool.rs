@@ -1,31 +1,33 @@
-//! One pod's free connections, and the requests that wait for one.
+//! One pod's connections, and the requests that wait for one.
 
 use std::{
-    collections::VecDeque,
-    io,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
 
-use super::connection::Connection;
-use crate::{balancer::Signals, endpoint::Endpoint};
+#[cfg(feature = "http2")]
+use super::shared::Links;
+use super::{
+    client::Client,
+    connection::{Connection, Exclusive},
+    error::ConnectError,
+    health::Health,
+    socket::Close,
+};
+use crate::endpoint::Endpoint;
 
 #[expect(
     clippy::disallowed_types,
     reason = "one pod's, held for some nanoseconds, after the pick"
 )]
 type Mutex<T> = std::sync::Mutex<T>;
-
-/// How long a connection may stay free. Servers and what stands before them close idle ones, and a
-/// request written at that moment is lost, so we close first: nginx does after 75 s, many a load
-/// balancer after 60 s. Where a server is quicker (Node.js: 5 s), its close is mostly seen in time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
 /// on both sides and some 10 kB; the next burst of this size costs no connect.
@@ -37,42 +39,71 @@ const MAX_DIALS: usize = 32;
 
 /// Connections to one address. Dropping the pool closes those that are free; the others end with
 /// their response.
-pub(super) struct Pool<B> {
-    endpoint: Arc<Endpoint>,
-    signals: Arc<Signals>,
-    /// The pod took a connection and closed it at once: until it serves a request, that it takes
-    /// connections says nothing.
-    closes_at_once: AtomicBool,
-    state: Mutex<State<B>>,
+pub(super) struct Pool {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) client: Arc<Client>,
+    pub(super) health: Health,
+    state: Mutex<State>,
 }
 
-/// Either there are free connections, or requests that wait for one.
-struct State<B> {
-    /// The newest at the back, which is used first, so that surplus ones grow old at the front.
-    free: VecDeque<Free<B>>,
-    /// The oldest at the front. Some may have gone. While there are any, a dial is under way.
-    waiting: VecDeque<oneshot::Sender<Outcome<B>>>,
+/// Either there are connections that can take a request, or requests that wait for one.
+struct State {
+    /// HTTP/1.1: the newest at the back, which is used first, so that surplus ones grow old at the front.
+    free: VecDeque<Free>,
+    /// HTTP/2: connections that many requests share.
+    #[cfg(feature = "http2")]
+    links: Links,
+    /// The oldest at the front. Some may have gone. While there are any, a dial is under way, or all
+    /// connections that are allowed are busy.
+    waiting: VecDeque<oneshot::Sender<Outcome>>,
     /// How many dials are under way: whoever waits first gets the first connection, new or free again.
     dials: usize,
+    /// Every socket that is open, also those in use.
+    open: HashMap<u64, Arc<Close>>,
+    next_id: u64,
+    /// How many requests a connection is expected to take at once.
+    expected: usize,
     /// When the last dial ended that tells something new: it succeeded, or its failure was reported.
     /// Stragglers must not keep this young, or a pod that hangs would be reported once for good.
     heard: Option<Instant>,
+    presence: Presence,
+    /// Closes free connections as they grow old, while there are any.
+    reaper: Option<Reaper>,
 }
 
-struct Free<B> {
-    connection: Box<Connection<B>>,
+#[derive(Clone, Copy, PartialEq)]
+enum Presence {
+    /// In the set. Removed: Draining.
+    Live,
+    /// Not in the set: finishes what it has, and keeps nothing free. Returned: Live. Its time over: Gone.
+    Draining,
+    /// Has no connection any more, and gets none.
+    Gone,
+}
+
+/// A task that ends with the pool.
+struct Reaper(AbortHandle);
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Free {
+    connection: Box<Exclusive>,
     since: Instant,
 }
 
 /// A connection that was waited for, or why the pod did not take one.
-pub(super) type Outcome<B> = io::Result<Box<Connection<B>>>;
+pub(super) type Outcome = Result<Connection, ConnectError>;
 
 /// What a checkout finds.
-pub(super) enum Checkout<B> {
-    /// A connection that can take a request.
-    Free(Box<Connection<B>>),
+pub(super) enum Checkout {
+    /// A connection that can take a request. A dial is for its successor.
+    Free(Connection, Dial),
     /// None: the first that is made or becomes free will come here.
-    Wait(oneshot::Receiver<Outcome<B>>, Dial),
+    Wait(oneshot::Receiver<Outcome>, Dial),
 }
 
 /// Whether to start another dial.
@@ -83,18 +114,26 @@ pub(super) enum Dial {
     Yes,
 }
 
-impl<B> Pool<B> {
-    pub(super) fn new(endpoint: Arc<Endpoint>, signals: Arc<Signals>) -> Self {
+impl Pool {
+    pub(super) fn new(endpoint: Arc<Endpoint>, client: Arc<Client>) -> Self {
+        let expected = client.settings.expected_streams();
         let state = State {
             free: VecDeque::new(),
+            #[cfg(feature = "http2")]
+            links: Links::default(),
             waiting: VecDeque::new(),
             dials: 0,
+            open: HashMap::new(),
+            next_id: 0,
+            expected,
             heard: None,
+            presence: Presence::Live,
+            reaper: None,
         };
         Self {
             endpoint,
-            signals,
-            closes_at_once: AtomicBool::new(false),
+            client,
+            health: Health::default(),
             state: Mutex::new(state),
         }
     }
@@ -103,193 +142,345 @@ impl<B> Pool<B> {
         self.endpoint.addr()
     }
 
-    /// A free connection, that which was used last; or else a place in the queue, and perhaps a dial.
-    pub(super) fn checkout(&self) -> Checkout<B> {
+    /// A connection that can take a request, of the free ones that which was used last; or else a place
+    /// in the queue, and perhaps a dial.
+    pub(super) fn checkout(self: &Arc<Self>) -> Checkout {
         let now = Instant::now();
+        let idle = self.client.settings.idle_timeout;
         // One lock for both: a connection that becomes free in between must not be missed.
         let mut state = self.state();
+        #[cfg(feature = "http2")]
+        if let Some((stream, is_old)) = state.links.open(now, self) {
+            let dial = state.replace_if(is_old);
+            return Checkout::Free(Connection::Stream(stream), dial);
+        }
         while let Some(Free { connection, since }) = state.free.pop_back() {
-            if now - since >= IDLE_TIMEOUT {
+            if now.duration_since(since) >= idle {
                 // The rest is older.
                 state.free.clear();
             } else if !connection.is_closed() {
-                return Checkout::Free(connection);
+                let dial = state.replace_if(connection.is_old(now));
+                return Checkout::Free(Connection::Exclusive(connection), dial);
             }
         }
-        let (outcome, dial) = state.wait();
+        let (outcome, dial) = state.wait(self);
         Checkout::Wait(outcome, dial)
     }
 
-    /// Takes a free connection: for the request that waits longest, or for the next.
-    pub(super) fn give_back(&self, mut connection: Box<Connection<B>>) {
+    /// Waits for the first connection that is made or becomes free again, past those that are free.
+    pub(super) fn wait(&self) -> (oneshot::Receiver<Outcome>, Dial) {
+        self.state().wait(self)
+    }
+
+    /// Takes a connection that a request no longer needs: for the one that waits longest, or the next.
+    pub(super) fn give_back(self: &Arc<Self>, mut connection: Box<Exclusive>) {
         while !connection.is_closed() {
             let waiter = {
+                let now = Instant::now();
                 let mut state = self.state();
-                let Some(waiter) = state.waiting.pop_front() else {
-                    return state.keep(connection, Instant::now());
-                };
-                waiter
+                match state.waiting.pop_front() {
+                    Some(waiter) => waiter,
+                    None if state.presence != Presence::Live || connection.is_old(now) => return,
+                    None => return state.keep(connection, now, self),
+                }
             };
-            match waiter.send(Ok(connection)) {
+            match waiter.send(Ok(Connection::Exclusive(connection))) {
                 // That request is gone.
-                Err(Ok(back)) => connection = back,
+                Err(Ok(Connection::Exclusive(back))) => connection = back,
                 _ => return,
             }
         }
     }
 
-    /// Waits for the first connection that is made or becomes free again, past those that are free.
-    pub(super) fn wait(&self) -> (oneshot::Receiver<Outcome<B>>, Dial) {
-        self.state().wait()
-    }
-
     /// A dial has ended well.
-    pub(super) fn dialled(&self, connection: Box<Connection<B>>) -> Dial {
-        if !self.closes_at_once.load(Relaxed) {
-            self.signals.reached(&self.endpoint);
-        }
+    pub(super) fn dialled(self: &Arc<Self>, connection: Box<Exclusive>) -> Dial {
+        self.reached();
         self.give_back(connection);
         let mut state = self.state();
-        state.dials -= 1;
-        state.heard = Some(Instant::now());
-        while state
-            .waiting
-            .front()
-            .is_some_and(oneshot::Sender::is_closed)
-        {
-            state.waiting.pop_front();
+        state.expected = 1;
+        state.end_dial(self)
+    }
+
+    /// A dial has ended well, with a connection for many requests. It is known from now on.
+    #[cfg(feature = "http2")]
+    pub(super) fn linked(self: &Arc<Self>, link: super::shared::Link) -> Dial {
+        self.reached();
+        let mut state = self.state();
+        state.expected = link.max_streams();
+        state.links.add(link);
+        state.admit(self);
+        if state.presence != Presence::Live {
+            state.links.close_idle();
         }
-        state.next_dial()
+        state.end_dial(self)
+    }
+
+    /// Does something with the connections that requests share, and lets those who wait have what that freed.
+    #[cfg(feature = "http2")]
+    pub(super) fn with_links(self: &Arc<Self>, change: impl FnOnce(&mut Links)) {
+        let mut state = self.state();
+        change(&mut state.links);
+        if state.presence != Presence::Live {
+            state.links.close_idle();
+        }
+        state.admit(self);
+        state.start_reaping(self);
     }
 
     /// A dial that began at `began` has failed. Reports the pod, and fails the requests for which no
     /// other dial is under way: another one now would do no better.
-    pub(super) fn refused(&self, began: Instant, error: &io::Error) {
+    pub(super) fn refused(&self, began: Instant, error: &ConnectError) {
         let failed = {
             let mut state = self.state();
             // Dials that were under way together saw one event, which counts once; and a pod that has
             // taken a connection since then can be reached.
             if state.heard.is_none_or(|heard| heard <= began) {
-                self.signals.unreachable(&self.endpoint);
+                self.client.signals.unreachable(&self.endpoint);
                 state.heard = Some(Instant::now());
             }
-            state.end_dial()
+            state.give_up_dial()
         };
         for waiter in failed {
             // Perhaps it is gone.
-            let _ = waiter.send(Err(copy(error)));
+            let _ = waiter.send(Err(error.clone()));
         }
     }
 
     /// A dial was dropped, as its runtime shut down: nobody's fault, but nobody may wait for it.
     pub(super) fn dropped(&self) {
-        let failed = self.state().end_dial();
+        let failed = self.state().give_up_dial();
         for waiter in failed {
-            let error = io::Error::new(io::ErrorKind::Interrupted, "the runtime has shut down");
-            let _ = waiter.send(Err(error));
+            let error =
+                std::io::Error::new(std::io::ErrorKind::Interrupted, "the runtime has shut down");
+            let _ = waiter.send(Err(ConnectError::io(error)));
         }
+    }
+
+    /// A socket is open: how it is told to close. `None` if it comes too late.
+    pub(super) fn opened(&self) -> Option<(u64, Arc<Close>)> {
+        let mut state = self.state();
+        if state.presence == Presence::Gone {
+            return None;
+        }
+        state.next_id += 1;
+        let id = state.next_id;
+        let close = Arc::<Close>::default();
+        state.open.insert(id, Arc::clone(&close));
+        Some((id, close))
+    }
+
+    /// It is closed, and makes room for another.
+    pub(super) fn closed(&self, id: u64) -> Dial {
+        let mut state = self.state();
+        state.open.remove(&id);
+        state.next_dial(self)
     }
 
     /// The pod took a connection and closed it before a request was written: as good as none.
     pub(super) fn closed_at_once(&self) {
-        self.closes_at_once.store(true, Relaxed);
-        self.signals.unreachable(&self.endpoint);
+        self.health.suspect();
+        self.client.signals.unreachable(&self.endpoint);
     }
 
-    /// The pod answered.
-    pub(super) fn served(&self) {
-        if self.closes_at_once.load(Relaxed) {
-            self.closes_at_once.store(false, Relaxed);
-            self.signals.reached(&self.endpoint);
+    /// The pod has fallen silent, or does not answer in time. Its next request makes a connection of its
+    /// own, and so finds out whether the pod is there before it is written.
+    pub(super) fn silent(&self) {
+        self.health.suspect();
+        self.client.signals.unreachable(&self.endpoint);
+        let mut state = self.state();
+        state.free.clear();
+        #[cfg(feature = "http2")]
+        state.links.retire();
+    }
+
+    /// The pod has answered a request that was sent at `sent`.
+    pub(super) fn answered(&self, sent: Instant) {
+        let now = Instant::now();
+        self.client.answered(sent, now);
+        if self.health.answered(&self.client, now) {
+            self.client.signals.reached(&self.endpoint);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<B>> {
+    /// The pod took a connection. What is suspected of it, that does not disprove.
+    fn reached(&self) {
+        if !self.health.is_suspect() {
+            self.client.signals.reached(&self.endpoint);
+        }
+    }
+
+    /// The pod left the set: what is under way may end, what is free closes.
+    pub(super) fn drain(&self) {
+        let mut state = self.state();
+        state.presence = Presence::Draining;
+        state.free.clear();
+        #[cfg(feature = "http2")]
+        state.links.close_idle();
+    }
+
+    /// The pod is in the set again.
+    pub(super) fn revive(&self) {
+        self.state().presence = Presence::Live;
+    }
+
+    /// The time to drain is over.
+    pub(super) fn close(&self) {
+        let (open, free, waiting) = {
+            let mut state = self.state();
+            state.presence = Presence::Gone;
+            #[cfg(feature = "http2")]
+            state.links.retire();
+            (
+                std::mem::take(&mut state.open),
+                std::mem::take(&mut state.free),
+                std::mem::take(&mut state.waiting),
+            )
+        };
+        drop((free, waiting));
+        open.values().for_each(|close| close.now());
+    }
+
+    /// Makes a connection before one is needed.
+    pub(super) fn warm(&self) -> Dial {
+        let mut state = self.state();
+        if state.dials > 0 || !state.open.is_empty() {
+            return Dial::No;
+        }
+        state.dials += 1;
+        Dial::Yes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When to look again; `None` if nothing is free.
+    fn reap(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let idle = self.client.settings.idle_timeout;
+        while state
+            .free
+            .front()
+            .is_some_and(|free| now.duration_since(free.since) >= idle)
+        {
+            state.free.pop_front();
+        }
+        let oldest = state.free.front().map(|free| free.since);
+        #[cfg(feature = "http2")]
+        let oldest = oldest.into_iter().chain(state.links.reap(now, idle)).min();
+        let next = oldest.and_then(|since| since.checked_add(idle));
+        if next.is_none() {
+            state.reaper = None;
+        }
+        next
     }
 }
 
-impl<B> State<B> {
-    fn wait(&mut self) -> (oneshot::Receiver<Outcome<B>>, Dial) {
+impl State {
+    fn wait(&mut self, pool: &Pool) -> (oneshot::Receiver<Outcome>, Dial) {
         let (waiter, outcome) = oneshot::channel();
         self.waiting.push_back(waiter);
         if self.dials < MAX_DIALS {
             // The dial of a request that is gone serves another.
             self.waiting.retain(|waiter| !waiter.is_closed());
         }
-        (outcome, self.next_dial())
+        (outcome, self.next_dial(pool))
     }
 
-    fn keep(&mut self, connection: Box<Connection<B>>, now: Instant) {
-        let is_old = |free: &Free<B>| now - free.since >= IDLE_TIMEOUT;
-        while self.free.len() >= MAX_IDLE || self.free.front().is_some_and(is_old) {
+    fn keep(&mut self, connection: Box<Exclusive>, now: Instant, pool: &Arc<Pool>) {
+        while self.free.len() >= MAX_IDLE {
             self.free.pop_front();
         }
         let since = now;
         self.free.push_back(Free { connection, since });
+        self.start_reaping(pool);
     }
 
-    /// Counts another dial, if one is wanted and allowed.
-    fn next_dial(&mut self) -> Dial {
-        if self.waiting.len() <= self.dials || self.dials >= MAX_DIALS {
+    /// Sees to it that connections close as they grow too old to be used, also if the client falls silent.
+    fn start_reaping(&mut self, pool: &Arc<Pool>) {
+        let idle = pool.client.settings.idle_timeout;
+        let Some(mut due) = Instant::now().checked_add(idle) else {
+            return;
+        };
+        if self.reaper.is_some() {
+            return;
+        }
+        let weak = Arc::downgrade(pool);
+        let reaping = pool.client.runtime.spawn(async move {
+            loop {
+                sleep_until(due).await;
+                let Some(pool) = weak.upgrade() else { return };
+                match pool.reap() {
+                    Some(next) => due = next,
+                    None => return,
+                }
+            }
+        });
+        self.reaper = Some(Reaper(reaping.abort_handle()));
+    }
+
+    /// A connection that is too old serves while its successor is made.
+    fn replace_if(&mut self, is_old: bool) -> Dial {
+        if !is_old || self.dials > 0 || self.presence != Presence::Live {
             return Dial::No;
         }
         self.dials += 1;
         Dial::Yes
     }
 
+    /// Counts another dial, if one is wanted and allowed.
+    fn next_dial(&mut self, pool: &Pool) -> Dial {
+        let allowed = MAX_DIALS.min(
+            pool.client
+                .settings
+                .max_connections
+                .saturating_sub(self.open.len()),
+        );
+        let wanted = self.waiting.len().div_ceil(self.expected);
+        if wanted <= self.dials || self.dials >= allowed || self.presence == Presence::Gone {
+            return Dial::No;
+        }
+        self.dials += 1;
+        Dial::Yes
+    }
+
+    /// A dial brought something.
+    fn end_dial(&mut self, pool: &Pool) -> Dial {
+        self.dials -= 1;
+        self.heard = Some(Instant::now());
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
+        self.next_dial(pool)
+    }
+
     /// A dial brought nothing: those who waited longest and have no dial left.
-    fn end_dial(&mut self) -> Vec<oneshot::Sender<Outcome<B>>> {
+    fn give_up_dial(&mut self) -> Vec<oneshot::Sender<Outcome>> {
         self.dials -= 1;
         self.waiting.retain(|waiter| !waiter.is_closed());
-        let left = self.waiting.len().saturating_sub(self.dials);
+        let served = self.dials.saturating_mul(self.expected);
+        let left = self.waiting.len().saturating_sub(served);
         self.waiting.drain(..left).collect()
     }
-}
 
-/// The same error for several requests.
-fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_that_hangs_is_reported_again_and_again() {
-        let address = SocketAddr::from(([10, 0, 0, 1], 80)).into();
-        let endpoint = Arc::new(Endpoint::new(address, Instant::now()));
-        let pool = Pool::<()>::new(Arc::clone(&endpoint), Arc::default());
-        let error = io::Error::from(io::ErrorKind::TimedOut);
-        // A request each second that goes on waiting, and each dial ends after a second and a half: there
-        // is always one that began before the last one failed.
-        let (mut dials, mut requests, mut overlaps) = (VecDeque::new(), Vec::new(), 0);
-        for half_seconds in 0..120 {
-            if half_seconds % 2 == 0 {
-                let (outcome, dial) = pool.wait();
-                requests.push(outcome);
-                if dial == Dial::Yes {
-                    dials.push_back(Instant::now());
-                }
+    /// Requests that wait, onto connections that have room.
+    #[cfg(feature = "http2")]
+    fn admit(&mut self, pool: &Arc<Pool>) {
+        let now = Instant::now();
+        while let Some(waiter) = self.waiting.pop_front() {
+            if waiter.is_closed() {
+                continue;
             }
-            overlaps += usize::from(dials.len() > 1);
-            tokio::time::advance(Duration::from_millis(500)).await;
-            if dials
-                .front()
-                .is_some_and(|began| began.elapsed() >= Duration::from_millis(1500))
+            let Some((stream, _)) = self.links.open(now, pool) else {
+                self.waiting.push_front(waiter);
+                return;
+            };
+            if let Err(Ok(Connection::Stream(stream))) = waiter.send(Ok(Connection::Stream(stream)))
             {
-                pool.refused(dials.pop_front().unwrap(), &error);
+                // It has gone at this very moment. We hold the lock that its drop would take.
+                self.links.close(stream.forget());
             }
         }
-        assert!(overlaps > 20, "dials must overlap, or this shows nothing");
-        let reported = endpoint.connects().failures;
-        assert!(
-            (15..=60).contains(&reported),
-            "{reported} reports in a minute"
-        );
     }
 }

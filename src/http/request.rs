@@ -1,36 +1,66 @@
-//! What HTTP/1.1 wants of a request: its version, a path on the request line, a `Host` header.
+//! The two forms of a request: HTTP/1.1's, in which it is kept, and HTTP/2's.
 
-use http::{HeaderValue, Method, Request, Uri, Version, header::HOST, uri::Scheme};
+use http::{HeaderValue, Method, Uri, Version, header::HOST, request::Parts, uri::Scheme};
+#[cfg(feature = "http2")]
+use http::{Request, uri::Authority};
 
 use super::HttpError;
 
 /// Takes the authority of the URI into the `Host` header, unless there is one, and leaves path and
-/// query (RFC 9112, 3.2.1). `CONNECT` keeps its authority. A request that came in by another version
-/// goes out as HTTP/1.1, except HTTP/1.0, which promises less.
-pub(super) fn to_origin_form<B>(request: &mut Request<B>) -> Result<(), HttpError> {
-    let uri = request.uri();
-    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
+/// query (RFC 9112, 3.2.1). `CONNECT` keeps its URI. A request that came in by another version goes
+/// out as HTTP/1.1, except HTTP/1.0, which promises less.
+///
+/// The scheme, where the URI has one, must be that of the connections: an `https` URI must not travel
+/// in the open, and a server that is told `http` over TLS rightly wonders.
+pub(super) fn to_origin_form(head: &mut Parts, is_tls: bool) -> Result<(), HttpError> {
+    let scheme = scheme(is_tls);
+    if head.uri.scheme().is_some_and(|own| *own != scheme) {
         return Err(HttpError::UnsupportedScheme);
     }
-    if !request.headers().contains_key(HOST) {
-        let host = host_header(uri).ok_or(HttpError::MissingHost)?;
-        request.headers_mut().insert(HOST, host);
+    if !head.headers.contains_key(HOST) {
+        let host = host_header(&head.uri, is_tls).ok_or(HttpError::MissingHost)?;
+        head.headers.insert(HOST, host);
     }
-    if request.version() != Version::HTTP_10 {
-        *request.version_mut() = Version::HTTP_11;
+    if head.version != Version::HTTP_10 {
+        head.version = Version::HTTP_11;
     }
-    if request.method() != Method::CONNECT {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    if head.method != Method::CONNECT {
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or_else(Uri::default, Uri::from);
     }
     Ok(())
 }
 
-/// Host and port as written, without user information (RFC 9110, 7.2) and without the port 80 that
+/// Makes the pseudo-headers of HTTP/2 out of the form above: scheme, authority and path in the URI, and
+/// no `Host` (RFC 9113, 8.3.1). `CONNECT` has its authority in the URI as it is.
+#[cfg(feature = "http2")]
+pub(super) fn to_pseudo_headers<B>(
+    request: &mut Request<B>,
+    is_tls: bool,
+) -> Result<(), HttpError> {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(HOST);
+    if request.method() == Method::CONNECT {
+        return Ok(());
+    }
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(authority.ok_or(HttpError::MissingHost)?);
+    parts.scheme = Some(scheme(is_tls));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| HttpError::MissingHost)?;
+    Ok(())
+}
+
+fn scheme(is_tls: bool) -> Scheme {
+    if is_tls { Scheme::HTTPS } else { Scheme::HTTP }
+}
+
+/// Host and port as written, without user information (RFC 9110, 7.2) and without the port that
 /// the scheme implies.
-fn host_header(uri: &Uri) -> Option<HeaderValue> {
+fn host_header(uri: &Uri, is_tls: bool) -> Option<HeaderValue> {
     let host = uri.host()?;
-    match uri.port_u16().filter(|&port| port != 80) {
+    let implied = if is_tls { 443 } else { 80 };
+    match uri.port_u16().filter(|&port| port != implied) {
         None => HeaderValue::from_str(host).ok(),
         Some(port) => HeaderValue::try_from(format!("{host}:{port}")).ok(),
     }
@@ -39,12 +69,17 @@ fn host_header(uri: &Uri) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Request;
+
+    fn head(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
 
     fn prepared(request: http::request::Builder) -> Result<(String, String), HttpError> {
-        let mut request = request.body(()).unwrap();
-        to_origin_form(&mut request)?;
-        let host = request.headers()[HOST].to_str().unwrap().to_owned();
-        Ok((request.uri().to_string(), host))
+        let mut head = head(request);
+        to_origin_form(&mut head, false)?;
+        let host = head.headers[HOST].to_str().unwrap().to_owned();
+        Ok((head.uri.to_string(), host))
     }
 
     #[test]
@@ -77,10 +112,9 @@ mod tests {
     #[test]
     fn versions_that_the_connection_does_not_speak_become_1_1() {
         let sent_as = |version| {
-            let request = Request::get("http://pod/").version(version);
-            let mut request = request.body(()).unwrap();
-            to_origin_form(&mut request).unwrap();
-            request.version()
+            let mut head = head(Request::get("http://pod/").version(version));
+            to_origin_form(&mut head, false).unwrap();
+            head.version
         };
         assert_eq!(sent_as(Version::HTTP_10), Version::HTTP_10);
         for version in [
@@ -103,5 +137,33 @@ mod tests {
             prepared(Request::get("https://shop/")),
             Err(HttpError::UnsupportedScheme)
         ));
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_connections() {
+        let mut own = head(Request::get("https://shop:443/items"));
+        to_origin_form(&mut own, true).unwrap();
+        assert_eq!(own.headers[HOST], "shop");
+        let mut open = head(Request::get("http://shop/items"));
+        assert!(matches!(
+            to_origin_form(&mut open, true),
+            Err(HttpError::UnsupportedScheme)
+        ));
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn http2_has_scheme_and_authority_in_the_uri() {
+        let mut request = Request::get("/items?x=y")
+            .header(HOST, "shop:8080")
+            .body(())
+            .unwrap();
+        to_pseudo_headers(&mut request, false).unwrap();
+        assert_eq!(request.uri(), "http://shop:8080/items?x=y");
+        assert!(!request.headers().contains_key(HOST));
+
+        let mut odd = Request::get("/").header(HOST, "sh op").body(()).unwrap();
+        let refused = to_pseudo_headers(&mut odd, false);
+        assert!(matches!(refused, Err(HttpError::MissingHost)));
     }
 }

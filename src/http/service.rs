@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     mem,
     pin::Pin,
     task::{Context, Poll},
@@ -14,23 +14,26 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{HttpBody, HttpError, HttpPod, pod::Failed, request::to_origin_form};
-use crate::{
-    balancer::Balancer,
-    endpoint::InFlight,
-    service::{Attempts, Call, Error},
+use super::{
+    HttpBody, HttpError, HttpPod,
+    attempt::{Attempt, Event},
+    exchange::Exchange,
+    message::Message,
 };
+use crate::{balancer::Balancer, service::Error};
 
-type Sending<B> = Pin<Box<dyn Future<Output = Result<Response<HttpBody>, Failed<B>>> + Send>>;
-
-/// Each request goes to the pod that the policy picks, over a live connection of that pod.
+/// Each request goes to the pod that the policy picks, over a live connection of that pod. The body may be of
+/// any type.
 ///
-/// A request that no pod can have seen, because the connect failed or the connection closed before it
-/// was written, goes to another pod with its body intact. A pod that refuses is set aside.
+/// A request that no pod can have seen, because the connect failed, the connection closed before it was
+/// written, or the pod refused it, goes to another pod with its body intact; each pod gets it at
+/// most once. One that a pod may have seen goes to another only if it may be repeated
+/// ([`Idempotent`](crate::Idempotent)): when its connection fails ([`Http::retries`](crate::Http::retries)) and
+/// when it is late ([`Http::hedging`](crate::Http::hedging)). A pod that refuses or falls silent is set aside.
 ///
-/// A request that no pod could be sent, without a host or for another scheme than `http`, fails with
-/// [`Error::Unsent`] before one is picked.
-impl<B> Service<Request<B>> for Balancer<HttpPod<B>>
+/// A request that no pod could be sent, without a host or for another scheme than the client's, fails with
+/// [`Error::Unsent`].
+impl<B> Service<Request<B>> for Balancer<HttpPod>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -38,128 +41,58 @@ where
 {
     type Response = Response<HttpBody>;
     type Error = Error<HttpError>;
-    type Future = HttpResponseFuture<B>;
+    type Future = HttpResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match to_origin_form(&mut request) {
-            Ok(()) => State::Fit {
-                attempts: Attempts::new(self.clone(), request),
-            },
-            Err(error) => State::Unfit {
-                error: Some(Error::unsent(self, &mut Vec::new(), error)),
-            },
-        };
-        HttpResponseFuture { state }
+    fn call(&mut self, request: Request<B>) -> HttpResponseFuture {
+        HttpResponseFuture {
+            exchange: Exchange::new(self.clone(), Message::new(request)),
+        }
     }
 }
 
 pin_project! {
     /// The response of a balanced HTTP client.
     ///
-    /// Dropping it cancels the request: a connection that it was written to closes, an unused one goes
-    /// back to the pool, and a connect under way goes on for the next.
+    /// Dropping it cancels the request: a connection that it was written to closes (a stream of HTTP/2 is
+    /// reset), an unused one goes back to the pool, and a connect under way goes on for the next.
     #[must_use = "futures do nothing unless polled"]
-    pub struct HttpResponseFuture<B>
-    where
-        B: Body,
-        B: Send,
-        B: 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
+    pub struct HttpResponseFuture {
         #[pin]
-        state: State<B>,
+        exchange: Exchange,
     }
 }
 
-pin_project! {
-    #[project = StateProjection]
-    enum State<B>
-    where
-        B: Body,
-        B: Send,
-        B: 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        // Goes from pod to pod.
-        Fit { #[pin] attempts: Attempts<Http, HttpPod<B>, Request<B>> },
-        // Goes to none.
-        Unfit { error: Option<Error<HttpError>> },
-    }
-}
-
-impl<B> Future for HttpResponseFuture<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+impl Future for HttpResponseFuture {
     type Output = Result<Response<HttpBody>, Error<HttpError>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Fit { attempts } => attempts.poll(cx),
-            StateProjection::Unfit { error } => {
-                Poll::Ready(Err(error.take().expect("polled after its end")))
-            }
-        }
+        self.project().exchange.poll(cx)
     }
 }
 
-/// How a pod is called: what it did not see comes back.
-enum Http {}
-
-impl<B> Call<HttpPod<B>, Request<B>> for Http
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    type Response = Response<HttpBody>;
-    type Error = HttpError;
-    type Failed = Failed<B>;
-    type Future = Sending<B>;
-
-    /// Its dials do, whether or not anybody waits for them. A connection that was free tells nothing of
-    /// the pod's listener.
-    const REPORTS: bool = true;
-
-    fn poll_ready(pod: &mut HttpPod<B>, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
-        pod.poll_checkout(cx)
-    }
-
-    fn call(pod: HttpPod<B>, request: Request<B>) -> Sending<B> {
-        Box::pin(pod.send(request))
-    }
-
-    fn finish(mut response: Response<HttpBody>, in_flight: InFlight) -> Response<HttpBody> {
-        response.body_mut().count(in_flight);
-        response
-    }
-
-    fn recover(failed: Failed<B>) -> (HttpError, Option<Request<B>>) {
-        (failed.error, failed.unsent)
+impl fmt::Debug for HttpResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpResponseFuture").finish_non_exhaustive()
     }
 }
 
 /// One pod as a tower service, from [`HttpPod::into_service`]. Ready means: a live connection is at
-/// hand. How connects go is reported to the balancer that the pod is from.
-pub struct HttpService<B> {
-    pod: HttpPod<B>,
+/// hand. How connects go is reported to the balancer that the pod is from. Nothing is retried elsewhere.
+pub struct HttpService {
+    pod: HttpPod,
 }
 
-impl<B> HttpService<B> {
-    pub(super) fn new(pod: HttpPod<B>) -> Self {
+impl HttpService {
+    pub(super) fn new(pod: HttpPod) -> Self {
         Self { pod }
     }
 }
 
-impl<B> Service<Request<B>> for HttpService<B>
+impl<B> Service<Request<B>> for HttpService
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -173,44 +106,42 @@ where
         self.pod.poll_checkout(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         // The one that was made ready is called; the next call has its own checkout.
         let next = self.pod.clone();
         let pod = mem::replace(&mut self.pod, next);
-        Box::pin(async move {
-            to_origin_form(&mut request)?;
-            pod.send(request).await.map_err(|failed| failed.error)
-        })
+        Box::pin(call(pod, Message::new(request)))
     }
 }
 
-impl<B> Clone for HttpService<B> {
+async fn call(pod: HttpPod, mut message: Message) -> Result<Response<HttpBody>, HttpError> {
+    message.prepare(pod.pool.client.form)?;
+    let mut attempt = Attempt::new(pod);
+    loop {
+        let event = poll_fn(|cx| attempt.poll(cx)).await;
+        match event.map_err(|failed| failed.error)? {
+            Event::Answer(response) => return Ok(response),
+            Event::Back(request) => message.put_back(request),
+            Event::Ready => {
+                if let Some(request) = message.take() {
+                    attempt.send(request).map_err(|failed| failed.error)?;
+                }
+            }
+        }
+    }
+}
+
+impl Clone for HttpService {
     /// The same pod, not ready yet.
     fn clone(&self) -> Self {
         Self::new(self.pod.clone())
     }
 }
 
-impl<B> fmt::Debug for HttpService<B> {
+impl fmt::Debug for HttpService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpService")
             .field("addr", &self.pod.addr())
             .finish_non_exhaustive()
-    }
-}
-
-impl<B> fmt::Debug for HttpResponseFuture<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut f = f.debug_struct("HttpResponseFuture");
-        match &self.state {
-            State::Fit { attempts } => f.field("attempts", attempts),
-            State::Unfit { error } => f.field("error", error),
-        };
-        f.finish()
     }
 }

@@ -381,7 +381,7 @@ impl Body for Late {
 async fn a_connection_that_was_answered_early_serves_again_when_the_request_is_written() {
     let listener = short_queue();
     let addr = listener.local_addr().expect("a bound socket");
-    let client: Balancer<HttpPod<Late>> = Balancer::builder(Fixed::new([addr])).spawn_http();
+    let client: Balancer<HttpPod> = Balancer::builder(Fixed::new([addr])).spawn_http();
     let post = |takes| {
         let body = Late(Box::pin(sleep(takes)), false);
         let request = Request::post("http://web.default/").body(body);

@@ -26,7 +26,7 @@ use crate::{
     zone::{self, Zone},
 };
 
-type Client = Balancer<HttpPod<Full<Bytes>>>;
+type Client = Balancer<HttpPod>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Three pods, the name server that lists them, and a client.

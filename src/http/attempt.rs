@@ -1,0 +1,207 @@
+//! One try of a request, at one pod.
+
+use std::task::{Context, Poll, ready};
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{
+    HttpBody, HttpError,
+    connection::{Connection, Sending},
+    outgoing::Outgoing,
+    pod::HttpPod,
+};
+
+/// A pod, and how far the request has come there.
+pub(super) struct Attempt {
+    pub(super) pod: HttpPod,
+    phase: Phase,
+    /// The connection was closed by the time the request came: the next one is new, and decides.
+    is_renewed: bool,
+}
+
+enum Phase {
+    /// For a connection. Sent: Answer.
+    Connect,
+    /// For the head of the response. Not sent after all, over a connection that had been idle: Connect.
+    Answer(Box<Sent>),
+}
+
+struct Sent {
+    connection: Connection,
+    sending: Sending,
+    at: Instant,
+    is_connect: bool,
+}
+
+/// Why a try came to nothing.
+pub(super) struct Failed {
+    pub(super) error: HttpError,
+    /// The pod cannot have processed it.
+    pub(super) is_unsent: bool,
+    /// It had been sent before that was known.
+    pub(super) is_back: bool,
+    /// The pod is there, and may take the request if no other can.
+    pub(super) is_pod_alive: bool,
+    /// It came back.
+    pub(super) request: Option<Request<Outgoing>>,
+}
+
+impl Failed {
+    /// Before the pod had it.
+    pub(super) fn to_send(error: HttpError, is_pod_alive: bool) -> Self {
+        Self {
+            error,
+            is_unsent: true,
+            is_back: false,
+            is_pod_alive,
+            request: None,
+        }
+    }
+
+    /// After the pod may have had it. If it is the only one, it may be asked again.
+    pub(super) fn sent(error: HttpError) -> Self {
+        Self {
+            error,
+            is_unsent: false,
+            is_back: false,
+            is_pod_alive: true,
+            request: None,
+        }
+    }
+}
+
+/// What a try came to.
+pub(super) enum Event {
+    /// A connection is at hand: [`Attempt::send`].
+    Ready,
+    /// The connection turned out to be closed: the request is back, and the same pod is dialled again.
+    Back(Request<Outgoing>),
+    Answer(Response<HttpBody>),
+}
+
+impl Attempt {
+    pub(super) fn new(pod: HttpPod) -> Self {
+        Self {
+            pod,
+            phase: Phase::Connect,
+            is_renewed: false,
+        }
+    }
+
+    /// When the request was sent, if it was.
+    pub(super) fn sent_at(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Connect => None,
+            Phase::Answer(sent) => Some(sent.at),
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
+        let done = match &mut self.phase {
+            Phase::Connect => {
+                let ready = ready!(self.pod.poll_checkout(cx));
+                return Poll::Ready(match ready {
+                    Ok(()) => Ok(Event::Ready),
+                    Err(error) => Err(Failed::to_send(error, false)),
+                });
+            }
+            Phase::Answer(sent) => ready!(sent.sending.as_mut().poll(cx)),
+        };
+        let Phase::Answer(sent) = std::mem::replace(&mut self.phase, Phase::Connect) else {
+            unreachable!("it was this phase that was polled");
+        };
+        Poll::Ready(match done {
+            Ok(response) => Ok(Event::Answer(self.answered(*sent, response))),
+            Err(mut error) => {
+                let request = error.take_message();
+                self.failed(&sent.connection, error.into_error(), request)
+            }
+        })
+    }
+
+    /// Sends the request over the connection that is at hand.
+    pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> Result<(), Failed> {
+        let Some(mut connection) = self.pod.take() else {
+            unreachable!("a checkout that is ready has left a connection");
+        };
+        #[cfg(feature = "http2")]
+        {
+            let is_tls = self.pod.pool.client.form.is_tls;
+            if let Err(error) = connection.adapt(&mut request, is_tls) {
+                connection.give_back();
+                return Err(Failed::to_send(error, true));
+            }
+        }
+        let is_connect = request.method() == Method::CONNECT;
+        let at = Instant::now();
+        let sending = connection.send(request);
+        self.phase = Phase::Answer(Box::new(Sent {
+            connection,
+            sending,
+            at,
+            is_connect,
+        }));
+        Ok(())
+    }
+
+    fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Response<HttpBody> {
+        self.pod.pool.answered(sent.at);
+        self.pod.end_trial();
+        HttpBody::of(response, sent.connection, sent.is_connect)
+    }
+
+    fn failed(
+        &mut self,
+        connection: &Connection,
+        error: hyper::Error,
+        request: Option<Request<Outgoing>>,
+    ) -> Result<Event, Failed> {
+        if !connection.is_exclusive() {
+            // Others may go on there, or the pod is about to leave: another pod is the better guess.
+            return Err(match request.is_some() || is_refused(&error) {
+                true => Failed {
+                    is_back: true,
+                    ..Failed::to_send(HttpError::Unsent(error), true)
+                },
+                false => Failed::sent(HttpError::Request(error)),
+            });
+        }
+        let Some(request) = request else {
+            return Err(Failed::sent(HttpError::Request(error)));
+        };
+        // An idle connection may end at any time, and its pod be well: one that is not idle decides.
+        if !self.is_renewed {
+            self.is_renewed = true;
+            self.pod.renew();
+            return Ok(Event::Back(request));
+        }
+        self.pod.pool.closed_at_once();
+        Err(Failed {
+            is_back: true,
+            request: Some(request),
+            ..Failed::to_send(HttpError::Unsent(error), false)
+        })
+    }
+}
+
+/// Whether the pod says that it has not processed the request: it refused the stream, or said goodbye and
+/// that this one came too late (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    #[cfg(feature = "http2")]
+    {
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                return error.is_remote()
+                    && (error.is_go_away()
+                        || (error.is_reset()
+                            && error.reason() == Some(h2::Reason::REFUSED_STREAM)));
+            }
+            cause = error.source();
+        }
+    }
+    let _ = error;
+    false
+}

@@ -1,0 +1,133 @@
+//! What all pods of one HTTP client share: settings, how long answers take, and what is left to retry with.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, time::Instant};
+
+use super::{budget::Budget, config::Http, latency::Latencies, message::Form, pod::HttpPod};
+use crate::{balancer::Signals, endpoint::Endpoint, registry::NewService};
+
+/// Retries that are always allowed to be under way (Envoy's `min_retry_concurrency`): the budget of a
+/// client with few requests is empty most of the time.
+const RETRIES_AT_ONCE: u32 = 3;
+
+pub(super) struct Client {
+    pub(super) settings: Http,
+    pub(super) form: Form,
+    pub(super) signals: Arc<Signals>,
+    /// Dials and connections run here, whichever runtime a request comes from: one that stops to be driven
+    /// must not hold what others wait for.
+    pub(super) runtime: Handle,
+    start: Instant,
+    latencies: Latencies,
+    /// The latest moment, in milliseconds since the start, at which a request was sent that was answered.
+    answered_from: AtomicU64,
+    hedges: Budget,
+    retries: Budget,
+    retrying: AtomicU32,
+}
+
+impl Client {
+    pub(super) fn new(settings: Http, signals: &Arc<Signals>) -> Self {
+        Self {
+            form: settings.form(),
+            settings: settings.ready(),
+            signals: Arc::clone(signals),
+            runtime: Handle::current(),
+            start: Instant::now(),
+            latencies: Latencies::new(),
+            answered_from: AtomicU64::new(0),
+            // 5 % of the requests, from nothing: strictly no more.
+            hedges: Budget::new(50, 0, 100),
+            // 20 %, and a purse for the requests that one dead pod of a busy service leaves behind.
+            retries: Budget::new(200, i64::from(RETRIES_AT_ONCE), 500),
+            retrying: AtomicU32::new(0),
+        }
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.hedges.earn();
+        self.retries.earn();
+    }
+
+    /// A pod has answered a request that was sent at `sent`.
+    pub(super) fn answered(&self, sent: Instant, now: Instant) {
+        self.latencies
+            .record(now - self.start, now.saturating_duration_since(sent));
+        let sent = self.millis(sent);
+        if self.answered_from.load(Relaxed) < sent {
+            self.answered_from.fetch_max(sent, Relaxed);
+        }
+    }
+
+    /// Whether a request has been answered that was sent after this moment.
+    pub(super) fn answers_since(&self, sent: Instant) -> bool {
+        self.answered_from.load(Relaxed) > self.millis(sent)
+    }
+
+    /// From when on a request without an answer is late.
+    pub(super) fn late_after(&self) -> Option<Duration> {
+        self.latencies.late_after()
+    }
+
+    /// Milliseconds are fine enough to compare, and coarse enough that not every answer writes.
+    pub(super) fn millis(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_millis() as u64
+    }
+
+    /// Permission to send a late request to another pod as well.
+    pub(super) fn may_hedge(&self) -> bool {
+        self.settings.hedging && self.hedges.take()
+    }
+
+    /// Permission to send a request again that its pod has failed.
+    pub(super) fn may_retry(self: &Arc<Self>) -> Option<Retrying> {
+        if !self.settings.retries {
+            return None;
+        }
+        let others = self.retrying.fetch_add(1, Relaxed);
+        let retrying = Retrying {
+            client: Arc::clone(self),
+        };
+        (others < RETRIES_AT_ONCE || self.retries.take()).then_some(retrying)
+    }
+}
+
+/// A request that is being retried.
+pub(super) struct Retrying {
+    client: Arc<Client>,
+}
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.client.retrying.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Makes the pods of one client.
+pub(super) struct Pods {
+    client: Arc<Client>,
+}
+
+impl Pods {
+    pub(super) fn of(client: Client) -> Self {
+        Self {
+            client: Arc::new(client),
+        }
+    }
+}
+
+impl NewService for Pods {
+    type Service = HttpPod;
+
+    fn new_service(&self, endpoint: &Arc<Endpoint>) -> HttpPod {
+        HttpPod::new(endpoint, &self.client)
+    }
+}

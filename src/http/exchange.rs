@@ -1,0 +1,454 @@
+//! One request, from pick to response, over as many pods as it takes.
+//!
+//! Most requests have one try. Another begins when one fails and the request may go on, or when one is late:
+//! a connect after a moment, for nothing was sent; an answer when it takes much longer than the others do, if
+//! the request may be repeated and the budget allows. The first answer wins, and the others are dropped.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    HttpBody, HttpError,
+    attempt::{Attempt, Event, Failed},
+    client::Retrying,
+    message::Message,
+    pod::HttpPod,
+};
+use crate::{
+    backoff::{exponential, spread},
+    balancer::{Balancer, Wait},
+    draw::thread_unit,
+    endpoint::{Endpoint, InFlight},
+    service::Error,
+};
+
+/// How long a request waits for a connection before it is offered to another pod as well: the Connection
+/// Attempt Delay of RFC 8305, 5.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// When an answer is late before it is known how long answers take.
+const LATE_AT_FIRST: Duration = Duration::from_millis(500);
+
+/// To how many pods a request is sent at most that they may have seen: three tries are what Finagle and gRPC's
+/// examples allow; if as many pods fail, the fault is hardly theirs.
+const MAX_SENT: usize = 3;
+
+/// Before the second retry, and doubled before the third. The first goes at once.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+pin_project! {
+    /// A request under way.
+    pub(super) struct Exchange {
+        tries: Tries,
+        #[pin]
+        alarm: Option<Sleep>,
+    }
+}
+
+type Outcome = Result<Response<HttpBody>, Error<HttpError>>;
+
+impl Exchange {
+    pub(super) fn new(balancer: Balancer<HttpPod>, message: Message) -> Self {
+        let tries = Tries {
+            balancer,
+            message,
+            under_way: [const { None }; MAX_SENT],
+            picks: 0,
+            sent: 0,
+            tried: Vec::new(),
+            spared: Vec::new(),
+            unsent: None,
+            seen: None,
+            retrying: None,
+            wait: None,
+            has_waited: false,
+            due: None,
+            patience: Duration::ZERO,
+        };
+        Self { tries, alarm: None }
+    }
+}
+
+impl Future for Exchange {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut this = self.project();
+        loop {
+            if let Poll::Ready(outcome) = this.tries.poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            let Some(at) = this.tries.alarm() else {
+                this.alarm.set(None);
+                return Poll::Pending;
+            };
+            match this.alarm.as_mut().as_pin_mut() {
+                Some(alarm) if alarm.deadline() == at => {}
+                Some(alarm) => alarm.reset(at),
+                None => this.alarm.set(Some(sleep_until(at))),
+            }
+            if let Some(alarm) = this.alarm.as_mut().as_pin_mut() {
+                ready!(alarm.poll(cx));
+            }
+            if let Some(outcome) = this.tries.on_alarm(Instant::now()) {
+                return Poll::Ready(outcome);
+            }
+        }
+    }
+}
+
+/// The tries of one request, and what is left of it.
+struct Tries {
+    balancer: Balancer<HttpPod>,
+    message: Message,
+    under_way: [Option<Try>; MAX_SENT],
+    /// How many pods were picked.
+    picks: usize,
+    /// How many may have seen it, or are seeing it.
+    sent: usize,
+    /// Pods that get it no more.
+    tried: Vec<Arc<Endpoint>>,
+    /// Those of them that may get it again if there is no other.
+    spared: Vec<Arc<Endpoint>>,
+    /// Why the last pod did not take it.
+    unsent: Option<HttpError>,
+    /// The last pod that may have seen it, and how it failed.
+    seen: Option<(Arc<Endpoint>, HttpError)>,
+    retrying: Option<Retrying>,
+    /// For endpoints, once.
+    wait: Option<Wait>,
+    has_waited: bool,
+    /// When to look again: for another pod, or whether a pause is over.
+    due: Option<Instant>,
+    /// The time until the look after that.
+    patience: Duration,
+}
+
+/// One pod's try.
+struct Try {
+    attempt: Attempt,
+    in_flight: InFlight,
+    /// It may be sent although another pod may have it.
+    may_repeat: bool,
+    /// It was reported as late.
+    is_late: bool,
+    /// The end of its time, if tries are limited.
+    limit: Option<Instant>,
+}
+
+impl Tries {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            if let Some(wait) = &mut self.wait {
+                ready!(wait.as_mut().poll(cx)).map_err(Error::Pick)?;
+                self.wait = None;
+            }
+            if self.is_idle() {
+                if self.due.is_some() {
+                    // A pause.
+                    return Poll::Pending;
+                }
+                if let Some(outcome) = self.begin(self.seen.is_some()) {
+                    return Poll::Ready(outcome);
+                }
+                if self.wait.is_some() {
+                    continue;
+                }
+            }
+            let mut has_changed = false;
+            for place in 0..self.under_way.len() {
+                let Some(one) = &mut self.under_way[place] else {
+                    continue;
+                };
+                let Poll::Ready(event) = one.attempt.poll(cx) else {
+                    continue;
+                };
+                has_changed = true;
+                if let Some(outcome) = self.on_event(place, event) {
+                    return Poll::Ready(outcome);
+                }
+            }
+            if !has_changed {
+                if self.due.is_none() && self.sent == 0 {
+                    self.be_patient(CONNECT_PATIENCE, Instant::now());
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.under_way.iter().all(Option::is_none)
+    }
+
+    /// Offers the request to another pod. Ends it if there is none, and no try is under way.
+    fn begin(&mut self, may_repeat: bool) -> Option<Outcome> {
+        let mut is_last = false;
+        if !self.message.has_host() {
+            let error = HttpError::MissingHost;
+            return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
+        }
+        loop {
+            let place = self.under_way.iter().position(Option::is_none)?;
+            if self.picks >= self.balancer.max_attempts() {
+                return self.end();
+            }
+            let picked = match self.is_idle() {
+                true => self.balancer.pick_with(None, &self.tried),
+                false => self.balancer.pick_with(None, &self.with_those_under_way()),
+            };
+            let pick = match picked {
+                Ok(pick) => pick,
+                Err(_) if !self.spared.is_empty() => {
+                    // Rather one of these than none.
+                    let spared = mem::take(&mut self.spared);
+                    self.tried
+                        .retain(|one| !spared.iter().any(|other| Arc::ptr_eq(one, other)));
+                    is_last = true;
+                    continue;
+                }
+                Err(_) if !self.is_idle() => return None,
+                Err(error) => {
+                    if self.unsent.is_some() || self.seen.is_some() {
+                        return self.end();
+                    }
+                    let first = !mem::replace(&mut self.has_waited, true);
+                    self.wait = self.balancer.wait_for(&error).filter(|_| first);
+                    return self.wait.is_none().then(|| Err(Error::Pick(error)));
+                }
+            };
+            let (mut pod, in_flight) = pick.into_parts();
+            if self.picks == 0 {
+                if let Err(error) = self.message.prepare(pod.pool.client.form) {
+                    return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
+                }
+                pod.pool.client.begin();
+            }
+            if let Err(error) = pod.admit(is_last) {
+                self.unsent = Some(error);
+                self.exclude(in_flight.endpoint(), true);
+                continue;
+            }
+            self.picks += 1;
+            self.under_way[place] = Some(Try {
+                attempt: Attempt::new(pod),
+                in_flight,
+                may_repeat,
+                is_late: false,
+                limit: None,
+            });
+            return None;
+        }
+    }
+
+    fn on_event(&mut self, place: usize, event: Result<Event, Failed>) -> Option<Outcome> {
+        match event {
+            Ok(Event::Ready) => self.send(place),
+            Ok(Event::Back(request)) => {
+                self.message.put_back(request);
+                self.sent -= 1;
+                None
+            }
+            Ok(Event::Answer(mut response)) => {
+                let one = self.under_way[place].take()?;
+                response.body_mut().count(one.in_flight);
+                // The losers end here, and count no more.
+                self.under_way = Default::default();
+                Some(Ok(response))
+            }
+            Err(failed) => {
+                let one = self.under_way[place].take()?;
+                self.sent -= usize::from(failed.is_back);
+                self.failed(&one, failed)
+            }
+        }
+    }
+
+    /// A connection is at hand. Unless the request has left meanwhile over another, it goes out.
+    fn send(&mut self, place: usize) -> Option<Outcome> {
+        let is_out = self.sent > 0;
+        let one = self.under_way[place].as_mut()?;
+        if is_out && !one.may_repeat {
+            // The connection goes to the next request.
+            self.under_way[place] = None;
+            return None;
+        }
+        let Some(request) = self.message.take() else {
+            self.under_way[place] = None;
+            return self.end();
+        };
+        if let Err(failed) = one.attempt.send(request) {
+            let one = self.under_way[place].take()?;
+            return self.failed(&one, failed);
+        }
+        self.sent += 1;
+        let client = &one.attempt.pod.pool.client;
+        if let Some(at) = one.attempt.sent_at() {
+            one.limit = client
+                .settings
+                .try_timeout
+                .and_then(|limit| at.checked_add(limit));
+            let late = client.late_after().unwrap_or(LATE_AT_FIRST);
+            self.due = at.checked_add(late);
+            self.patience = late / 2;
+        }
+        None
+    }
+
+    /// A try has come to nothing. Others may be under way; if not, another begins, now or after a pause.
+    fn failed(&mut self, one: &Try, failed: Failed) -> Option<Outcome> {
+        let endpoint = one.in_flight.endpoint();
+        self.exclude(endpoint, failed.is_pod_alive);
+        if let Some(request) = failed.request {
+            self.message.put_back(request);
+        }
+        let was_seen = !failed.is_unsent;
+        match was_seen {
+            true => self.seen = Some((Arc::clone(endpoint), failed.error)),
+            false => self.unsent = Some(failed.error),
+        }
+        if !self.is_idle() {
+            return None;
+        }
+        self.due = None;
+        if !self.message.can_be_sent() {
+            return self.end();
+        }
+        if was_seen {
+            if !self.message.may_repeat() || self.sent >= MAX_SENT {
+                return self.end();
+            }
+            self.retrying = one.attempt.pod.pool.client.may_retry();
+            if self.retrying.is_none() {
+                return self.end();
+            }
+            if self.sent > 1 {
+                let pause = exponential(RETRY_PAUSE, RETRY_PAUSE * 8, self.sent as u32 - 1);
+                self.due = Instant::now().checked_add(spread(pause, 0.8, 1.2, thread_unit()));
+            }
+        }
+        None
+    }
+
+    /// The time has come to look again.
+    fn on_alarm(&mut self, now: Instant) -> Option<Outcome> {
+        for place in 0..self.under_way.len() {
+            let one = self.under_way[place].as_ref();
+            if one
+                .and_then(|one| one.limit)
+                .is_some_and(|limit| limit <= now)
+            {
+                let one = self.under_way[place].take()?;
+                one.attempt.pod.pool.silent();
+                let failed = Failed::sent(HttpError::TryTimeout);
+                if let Some(outcome) = self.failed(&one, failed) {
+                    return Some(outcome);
+                }
+            }
+        }
+        if self.due.is_none_or(|due| due > now) {
+            return None;
+        }
+        self.due = None;
+        if self.is_idle() {
+            // The pause is over.
+            return None;
+        }
+        if self.sent == 0 {
+            // Nothing was sent: whichever pod takes a connection first gets it.
+            return self.begin(false);
+        }
+        self.be_patient(self.patience, now);
+        if self.may_hedge() {
+            return self.begin(true);
+        }
+        None
+    }
+
+    /// Reports the tries that are late. Whether the request may go to another pod as well.
+    fn may_hedge(&mut self) -> bool {
+        let mut late = None;
+        for one in self.under_way.iter_mut().flatten() {
+            let Some(sent) = one.attempt.sent_at() else {
+                // Another pod has been found, but no connection yet.
+                return false;
+            };
+            let pool = Arc::clone(&one.attempt.pod.pool);
+            let is_first = !mem::replace(&mut one.is_late, true);
+            let is_silent = pool.health.late(&pool.client, sent, is_first);
+            if is_silent {
+                one.attempt.pod.end_trial();
+                pool.silent();
+            }
+            late = Some((Arc::clone(&pool.client), is_silent));
+        }
+        let Some((client, is_silent)) = late else {
+            return false;
+        };
+        if self.sent >= MAX_SENT || !self.message.may_double() {
+            return false;
+        }
+        if client.may_hedge() {
+            return true;
+        }
+        // A pod that is silent has as good as failed.
+        if is_silent {
+            self.retrying = client.may_retry();
+        }
+        is_silent && self.retrying.is_some()
+    }
+
+    /// Looks again after this long, and then after twice as long.
+    fn be_patient(&mut self, patience: Duration, now: Instant) {
+        self.due = now.checked_add(patience);
+        self.patience = patience * 2;
+    }
+
+    /// When something is to be done next.
+    fn alarm(&self) -> Option<Instant> {
+        let limits = self.under_way.iter().flatten().filter_map(|one| one.limit);
+        limits.chain(self.due).min()
+    }
+
+    fn with_those_under_way(&self) -> Vec<Arc<Endpoint>> {
+        let under_way = self.under_way.iter().flatten();
+        let under_way = under_way.map(|one| Arc::clone(one.in_flight.endpoint()));
+        self.tried.iter().cloned().chain(under_way).collect()
+    }
+
+    fn exclude(&mut self, endpoint: &Arc<Endpoint>, is_spared: bool) {
+        self.tried.push(Arc::clone(endpoint));
+        if is_spared {
+            self.spared.push(Arc::clone(endpoint));
+        }
+    }
+
+    /// No pod is left to try: the request ends, unless a try is under way.
+    fn end(&mut self) -> Option<Outcome> {
+        if !self.is_idle() {
+            return None;
+        }
+        let error = match (self.seen.take(), self.unsent.take()) {
+            (Some((endpoint, error)), _) => Error::Service {
+                service: self.balancer.status().service().into(),
+                endpoint,
+                error,
+            },
+            (None, error) => {
+                let error = error.unwrap_or(HttpError::SetAside);
+                Error::unsent(&self.balancer, &mut self.tried, error)
+            }
+        };
+        Some(Err(error))
+    }
+}

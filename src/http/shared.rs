@@ -1,0 +1,158 @@
+//! HTTP/2: connections that requests share.
+
+use std::sync::{Arc, Weak};
+
+use hyper::client::conn::http2::SendRequest;
+use tokio::time::{Duration, Instant};
+
+use super::{outgoing::Outgoing, pool::Pool};
+
+/// The connections of one pod. The oldest come first, so that few are used and surplus ones grow idle.
+#[derive(Default)]
+pub(super) struct Links {
+    links: Vec<Link>,
+}
+
+/// One connection, and its streams.
+pub(super) struct Link {
+    id: u64,
+    sender: SendRequest<Outgoing>,
+    streams: usize,
+    /// What the pod permits, or our own limit.
+    max_streams: usize,
+    idle_since: Instant,
+    expires: Option<Instant>,
+    /// Takes no more requests.
+    is_retired: bool,
+}
+
+impl Link {
+    pub(super) fn new(
+        id: u64,
+        sender: SendRequest<Outgoing>,
+        max_streams: usize,
+        expires: Option<Instant>,
+    ) -> Self {
+        Self {
+            id,
+            sender,
+            streams: 0,
+            max_streams,
+            idle_since: Instant::now(),
+            expires,
+            is_retired: false,
+        }
+    }
+
+    pub(super) fn max_streams(&self) -> usize {
+        self.max_streams
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_retired && self.streams < self.max_streams && !self.sender.is_closed()
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl Links {
+    pub(super) fn add(&mut self, link: Link) {
+        // The successor of one that is too old.
+        let now = link.idle_since;
+        for old in self.links.iter_mut().filter(|link| link.is_old(now)) {
+            old.is_retired = true;
+        }
+        self.links.push(link);
+        self.drop_spent();
+    }
+
+    /// A stream on a connection that has room, and whether that should have a successor.
+    pub(super) fn open(&mut self, now: Instant, pool: &Arc<Pool>) -> Option<(Stream, bool)> {
+        let link = self.links.iter_mut().find(|link| link.has_room())?;
+        link.streams += 1;
+        let stream = Stream {
+            sender: link.sender.clone(),
+            link: link.id,
+            pool: Arc::downgrade(pool),
+        };
+        Some((stream, link.is_old(now)))
+    }
+
+    /// A stream has ended.
+    pub(super) fn close(&mut self, id: u64) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.streams -= 1;
+            if link.streams == 0 {
+                link.idle_since = Instant::now();
+            }
+        }
+        self.drop_spent();
+    }
+
+    /// The pod permits another number of streams.
+    pub(super) fn permit(&mut self, id: u64, streams: usize) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.max_streams = streams;
+        }
+    }
+
+    /// The connection takes no more requests; those on it may go on. False if that was known.
+    pub(super) fn ended(&mut self, id: u64) -> bool {
+        let before = self.links.len();
+        self.links.retain(|link| link.id != id);
+        self.links.len() < before
+    }
+
+    /// None of them takes more requests.
+    pub(super) fn retire(&mut self) {
+        self.links
+            .iter_mut()
+            .for_each(|link| link.is_retired = true);
+        self.drop_spent();
+    }
+
+    /// Those without a request close.
+    pub(super) fn close_idle(&mut self) {
+        self.links.retain(|link| link.streams > 0);
+    }
+
+    /// Closes those that were idle for so long. The time since which the next one is.
+    pub(super) fn reap(&mut self, now: Instant, idle: Duration) -> Option<Instant> {
+        self.links
+            .retain(|link| link.streams > 0 || now.duration_since(link.idle_since) < idle);
+        let idle = self.links.iter().filter(|link| link.streams == 0);
+        idle.map(|link| link.idle_since).min()
+    }
+
+    /// A connection ends when nobody holds its sender.
+    fn drop_spent(&mut self) {
+        self.links
+            .retain(|link| link.streams > 0 || !(link.is_retired || link.sender.is_closed()));
+    }
+}
+
+/// A place on a shared connection, for one request until its response has ended.
+pub(super) struct Stream {
+    pub(super) sender: SendRequest<Outgoing>,
+    link: u64,
+    /// Weak, for the pool owns the connections. A pool that is gone counts no more.
+    pool: Weak<Pool>,
+}
+
+impl Stream {
+    /// The connection, which the caller tells by himself that the stream has ended.
+    pub(super) fn forget(mut self) -> u64 {
+        self.pool = Weak::new();
+        self.link
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.with_links(|links| links.close(self.link));
+        }
+    }
+}
