@@ -93,8 +93,15 @@ mod service;
 #[cfg(feature = "http")]
 mod http;
 
+#[cfg(any(feature = "hyper-client", feature = "reqwest"))]
+mod clients;
+
 pub use balancer::{Balancer, Change, Changes, Pick, PickError, Pod};
 pub use builder::Builder;
+#[cfg(feature = "reqwest")]
+pub use clients::ReqwestResolver;
+#[cfg(feature = "hyper-client")]
+pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 #[cfg(feature = "http")]
