@@ -1,6 +1,6 @@
 //! hyper-util's client, which the program has already, under the balancer.
 
-use std::net::SocketAddr;
+use std::{error::Error as StdError, fmt, net::SocketAddr};
 
 use headless_lb::{
     Balancer, Builder, ClientError, ClientPod, Counted, Error, Fixed, LeastRequest, Position,
@@ -13,7 +13,7 @@ use hyper::{
     header::{CONNECTION, UPGRADE},
 };
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
 use tokio::{io::AsyncReadExt, net::TcpListener, time::timeout};
@@ -166,12 +166,29 @@ async fn a_connection_that_breaks_within_the_request_is_no_refusal_and_nothing_i
     assert!(ejected(&client).is_empty());
 }
 
+/// What a layer of the caller's makes of the client's errors.
+#[derive(Debug)]
+struct Around(legacy::Error);
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a layer around it")
+    }
+}
+
+impl StdError for Around {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
+
 #[tokio::test]
 async fn a_refused_connect_is_known_within_the_errors_of_layers_around_the_client() {
     let addresses = [nobody().await, nobody().await];
     let client = ServiceBuilder::new()
         .layer(Balancer::builder(Fixed::new(addresses)).client_layer())
         .timeout(PATIENCE)
+        .map_err(Around)
         .service(own());
     let get = request(Method::GET, "http://web.default/", "");
     let error = client.oneshot(get).await.expect_err("nobody is there");
@@ -179,7 +196,10 @@ async fn a_refused_connect_is_known_within_the_errors_of_layers_around_the_clien
         panic!("{error}");
     };
     assert_eq!(tried.len(), 2);
-    assert!(matches!(error, ClientError::Connect(_)), "{error}");
+    let ClientError::Connect(cause) = &error else {
+        panic!("{error}");
+    };
+    assert!(cause.is::<Around>());
 }
 
 #[tokio::test]
@@ -205,9 +225,13 @@ async fn a_request_is_in_flight_until_its_body_has_ended_or_is_dropped() {
     let pods = pods(1).await;
     let client = balanced(over(&pods));
     let get = |path| call(&client, request(Method::GET, path, ""));
-    for path in ["http://web/", "http://web/chunked"] {
-        let mut body = get(path).await.expect("an answer").into_body();
+    // Of a known length, of an unknown one: the first ends with its last byte.
+    for (path, after_the_first_frame) in [("/", 0), ("/chunked", 1)] {
+        let url = format!("http://web{path}");
+        let mut body = get(&url).await.expect("an answer").into_body();
         assert_eq!(pending(&client), 1);
+        body.frame().await.expect("the answer").expect("all of it");
+        assert_eq!(pending(&client), after_the_first_frame, "{path}");
         while body.frame().await.is_some() {}
         assert_eq!(pending(&client), 0, "{path} has ended");
     }
@@ -215,9 +239,16 @@ async fn a_request_is_in_flight_until_its_body_has_ended_or_is_dropped() {
     assert_eq!(pending(&client), 1);
     drop(endless);
     assert_eq!(pending(&client), 0, "dropped half read");
+    let endless = get("http://web/endless").await.expect("a head");
+    let mut broken = endless.into_body();
     let nothing = get("http://web/nothing").await.expect("an answer");
-    assert_eq!(pending(&client), 0, "there is no body to wait for");
-    drop(nothing);
+    assert_eq!(pending(&client), 1, "there is no body to wait for");
+    drop(pods);
+    while broken.frame().await.expect("an error").is_ok() {
+        assert_eq!(pending(&client), 1);
+    }
+    assert_eq!(pending(&client), 0, "broken off");
+    drop((nothing, broken));
 }
 
 #[tokio::test]
