@@ -1,5 +1,9 @@
 //! The balancer together with what people have: tower-http around it, hyper-util's client and reqwest
 //! beneath it.
+#![allow(
+    dead_code,
+    reason = "the tests of each client use another part of what they share"
+)]
 
 #[cfg(feature = "hyper-client")]
 #[path = "integrations/hyper_client.rs"]
