@@ -19,7 +19,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use headless_lb::{Balancer, Builder, Fixed};
 use support::pod::{Manner, Pod};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpSocket, time::sleep};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,14 +44,24 @@ fn pending<S>(balancer: &Balancer<S>) -> u32 {
     balancer.endpoints().iter().map(|pod| pod.pending()).sum()
 }
 
-/// A loopback address that nobody listens on.
-async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.2.99:0")
-        .await
-        .expect("a loopback port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
+/// An address that refuses: a port that is taken, and that nobody listens on.
+struct Nobody(TcpSocket);
+
+impl Nobody {
+    fn on(ip: [u8; 4]) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from((ip, 0));
+        socket.bind(any).expect("a loopback port");
+        Self(socket)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("a bound socket has an address")
+    }
+}
+
+fn nobody() -> Nobody {
+    Nobody::on([127, 0, 2, 99])
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {

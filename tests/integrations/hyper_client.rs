@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{io::AsyncReadExt, net::TcpListener, time::timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 
-use super::{PATIENCE, nobody, over, pending, pods, shares, until};
+use super::{Nobody, PATIENCE, nobody, over, pending, pods, shares, until};
 
 type Own = Client<HttpConnector, Full<Bytes>>;
 type Balanced = Balancer<ClientPod<Own>>;
@@ -97,8 +97,8 @@ async fn the_pod_sees_the_path_and_the_host_that_the_caller_wrote() {
 #[tokio::test]
 async fn a_request_without_a_body_goes_to_another_pod_when_one_refuses_and_that_one_is_set_aside() {
     let pods = pods(1).await;
-    let refusing = [nobody().await, nobody().await];
-    let addresses = [refusing[0], refusing[1], pods[0].addr()];
+    let refusing = [nobody(), nobody()];
+    let addresses = [refusing[0].addr(), refusing[1].addr(), pods[0].addr()];
     let client = balanced(Balancer::builder(Fixed::new(addresses)));
     let mut was_ejected = false;
     for _ in 0..30 {
@@ -113,7 +113,8 @@ async fn a_request_without_a_body_goes_to_another_pod_when_one_refuses_and_that_
 async fn a_request_with_a_body_that_is_refused_fails_as_unsent_and_names_the_one_pod_that_was_tried()
  {
     let pods = pods(1).await;
-    let refusing = nobody().await;
+    let nobody = nobody();
+    let refusing = nobody.addr();
     let source = Fixed::new([refusing, pods[0].addr()]);
     let refusing_first = policy_fn(move |candidates| {
         let place = candidates.iter().position(|pod| pod.addr() == refusing);
@@ -184,7 +185,8 @@ impl StdError for Around {
 
 #[tokio::test]
 async fn a_refused_connect_is_known_within_the_errors_of_layers_around_the_client() {
-    let addresses = [nobody().await, nobody().await];
+    let refusing = [nobody(), nobody()];
+    let addresses = refusing.each_ref().map(Nobody::addr);
     let client = ServiceBuilder::new()
         .layer(Balancer::builder(Fixed::new(addresses)).client_layer())
         .timeout(PATIENCE)

@@ -6,7 +6,7 @@ use headless_lb::{Balancer, Fixed, PickError, ReqwestResolver, Resolution};
 use reqwest::{Body, Client, ClientBuilder, Response};
 
 use super::{
-    PATIENCE, nobody, over, pending, pods, shares,
+    Nobody, PATIENCE, nobody, over, pending, pods, shares,
     support::{
         pod::{Manner, Pod},
         script::Script,
@@ -60,7 +60,8 @@ async fn the_port_is_the_pods_unless_the_url_has_one() {
     text(&client, "http://web.default/")
         .await
         .expect("the pod's port");
-    let port = nobody().await.port();
+    let nobody = Nobody::on([127, 0, 2, 1]);
+    let port = nobody.addr().port();
     let error = text(&client, &format!("http://web.default:{port}/")).await;
     assert!(error.expect_err("nobody is there").is_connect());
     assert_eq!(shares(&pods), [1]);
@@ -71,12 +72,9 @@ async fn the_port_is_the_pods_unless_the_url_has_one() {
 #[tokio::test]
 async fn pods_that_refuse_are_passed_over_up_to_the_attempts_of_a_call() {
     let pods = pods(1).await;
-    let mut addresses = Vec::<SocketAddr>::new();
-    for _ in 0..3 {
-        addresses.push(nobody().await);
-    }
-    addresses.push(pods[0].addr());
-    let source = Fixed::new(addresses);
+    let refusing = [nobody(), nobody(), nobody()];
+    let refused = refusing.iter().map(Nobody::addr);
+    let source = Fixed::new(refused.chain([pods[0].addr()]));
     for attempts in [4, 1] {
         let balancer = Balancer::builder(source.clone()).max_attempts(attempts);
         let balancer = balancer.spawn();
