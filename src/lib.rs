@@ -28,6 +28,7 @@
 //! |---|---|
 //! | call an HTTP service | [`Builder::spawn_http`] |
 //! | balance tower services of your own | [`Builder::spawn_with`], [`BalanceLayer`] |
+//! | go on using hyper-util's client, or reqwest | `ClientLayer`, `ReqwestResolver` (features) |
 //! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
@@ -70,6 +71,7 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
+//! `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -93,8 +95,15 @@ mod service;
 #[cfg(feature = "http")]
 mod http;
 
+#[cfg(any(feature = "hyper-client", feature = "reqwest"))]
+mod clients;
+
 pub use balancer::{Balancer, Change, Changes, Pick, PickError, Pod};
 pub use builder::Builder;
+#[cfg(feature = "reqwest")]
+pub use clients::ReqwestResolver;
+#[cfg(feature = "hyper-client")]
+pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 #[cfg(feature = "tls")]

@@ -11,12 +11,14 @@ pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod load;
 pub(crate) mod observer;
+mod outcome;
 pub(crate) mod pod;
 pub(crate) mod term;
 pub(crate) mod workload;
 mod zone;
 
 pub(crate) use dns::ClusterDns;
+pub(crate) use outcome::outcome;
 pub(crate) use pod::Node;
 pub(crate) use workload::Workload;
 

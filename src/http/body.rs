@@ -19,9 +19,13 @@ use crate::endpoint::InFlight;
 /// At its end the connection serves the next request. A body that is dropped half read costs its
 /// connection over HTTP/1.1, and its stream over HTTP/2. So does an upgrade (`101`, or `200` to a `CONNECT`): the connection is the
 /// caller's from then on, and no longer counts.
+///
+/// The default is an empty body, for layers that answer in a pod's place.
+#[derive(Default)]
 #[must_use = "the request stays in flight until the body is read or dropped"]
 pub struct HttpBody {
-    incoming: Incoming,
+    /// None: empty.
+    incoming: Option<Incoming>,
     /// Until the body ends: its connection, if that can serve another request.
     lease: Option<Connection>,
     /// Until the body ends: its request, if a balancer counts it.
@@ -38,7 +42,7 @@ impl HttpBody {
             || (is_connect && response.status().is_success());
         response.map(|incoming| {
             let mut body = Self {
-                incoming,
+                incoming: Some(incoming),
                 lease: None,
                 in_flight: None,
             };
@@ -59,7 +63,7 @@ impl HttpBody {
     }
 
     fn end_if_over(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.end();
         }
     }
@@ -80,7 +84,10 @@ impl Body for HttpBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 // Readers that know the length do not ask for what is behind it.
@@ -100,11 +107,12 @@ impl Body for HttpBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let incoming = self.incoming.as_ref();
+        incoming.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
