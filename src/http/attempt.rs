@@ -45,7 +45,7 @@ pub(super) struct Failed {
     /// The pod is there, and may take the request if no other can.
     pub(super) is_pod_alive: bool,
     /// It came back.
-    pub(super) request: Option<Request<Outgoing>>,
+    pub(super) request: Option<Box<Request<Outgoing>>>,
 }
 
 impl Failed {
@@ -77,7 +77,7 @@ pub(super) enum Event {
     /// A connection is at hand: [`Attempt::send`].
     Ready,
     /// The connection turned out to be closed: the request is back, and the same pod is dialled again.
-    Back(Request<Outgoing>),
+    Back(Box<Request<Outgoing>>),
     Answer(Response<HttpBody>),
 }
 
@@ -175,12 +175,12 @@ impl Attempt {
         if !self.is_renewed {
             self.is_renewed = true;
             self.pod.renew();
-            return Ok(Event::Back(request));
+            return Ok(Event::Back(Box::new(request)));
         }
         self.pod.pool.closed_at_once();
         Err(Failed {
             is_back: true,
-            request: Some(request),
+            request: Some(Box::new(request)),
             ..Failed::to_send(HttpError::Unsent(error), false)
         })
     }

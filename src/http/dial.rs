@@ -59,6 +59,10 @@ pub(super) fn start(pool: &Arc<Pool>, dial: pool::Dial) {
     });
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a connection, and taken apart at once"
+)]
 enum Connected {
     Http1(
         http1::SendRequest<Outgoing>,

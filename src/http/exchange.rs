@@ -255,7 +255,7 @@ impl Tries {
         match event {
             Ok(Event::Ready) => self.send(place),
             Ok(Event::Back(request)) => {
-                self.message.put_back(request);
+                self.message.put_back(*request);
                 self.sent -= 1;
                 None
             }
@@ -310,7 +310,7 @@ impl Tries {
         let endpoint = one.in_flight.endpoint();
         self.exclude(endpoint, failed.is_pod_alive);
         if let Some(request) = failed.request {
-            self.message.put_back(request);
+            self.message.put_back(*request);
         }
         let was_seen = !failed.is_unsent;
         match was_seen {

@@ -121,7 +121,7 @@ async fn call(pod: HttpPod, mut message: Message) -> Result<Response<HttpBody>, 
         let event = poll_fn(|cx| attempt.poll(cx)).await;
         match event.map_err(|failed| failed.error)? {
             Event::Answer(response) => return Ok(response),
-            Event::Back(request) => message.put_back(request),
+            Event::Back(request) => message.put_back(*request),
             Event::Ready => {
                 if let Some(request) = message.take() {
                     attempt.send(request).map_err(|failed| failed.error)?;
