@@ -83,7 +83,7 @@ pub(crate) fn summary(calls: &[Call], counts: &Counts, latency: &Latency) {
     let recovery = match latency.recovery {
         None => "not within this run".to_owned(),
         Some(after) => format!(
-            "{:.2} s after the fault: from then on p99 within 2x of before, in each 250 ms",
+            "{:.2} s after the fault: then p99 within 2x of before, in each 250 ms for 2 s",
             after.as_secs_f32()
         ),
     };

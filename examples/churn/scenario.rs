@@ -68,13 +68,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For a run of `length`: after a quarter of it and a random time, which shifts the fault against
+    /// For a run of `length`: after a fifth of it and a random time, which shifts the fault against
     /// the balancer's questions to DNS, five seconds apart.
     pub(crate) fn draw(scenario: Scenario, seed: u32, length: Duration) -> Self {
         let mut random = SmallRng::seed_from_u64(u64::from(seed) + ((scenario as u64) << 32));
         let latest = (length.as_secs_f64() / 2.0 - 2.5).clamp(0.1, 5.0);
         Self {
-            at: length / 4 + Duration::from_secs_f64(random.random_range(0.0..latest)),
+            at: length / 5 + Duration::from_secs_f64(random.random_range(0.0..latest)),
             step: STEP.min(length / 8),
             victim: random.random_range(0..usize::from(REPLICAS)),
         }

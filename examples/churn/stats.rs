@@ -10,6 +10,10 @@ use crate::{
 /// The grain of the recovery time.
 const WINDOW: Duration = Duration::from_millis(250);
 
+/// So many good ones in a row, 2 s, and it is over. What is slow later has another cause: on a machine
+/// that does other work as well, something always is.
+const CALM: usize = 8;
+
 /// For how long after DNS is true again a fault is not over yet: the TTL of the records.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
@@ -94,13 +98,17 @@ pub(crate) struct Latency {
     pub(crate) during: Duration,
     pub(crate) after: Duration,
     pub(crate) slowest_good: Duration,
-    /// None: not within the run.
+    /// None: there was no calm within the run.
     pub(crate) recovery: Option<Duration>,
 }
 
 impl Latency {
     pub(crate) fn of(calls: &[Call], fault: &Fault) -> Self {
-        let (begin, end) = (fault.begin(), fault.end() + AFTERMATH);
+        // A fault befalls what is in flight as well.
+        let in_flight = |call: &&Call| call.due + call.took >= fault.begin();
+        let first = calls.iter().find(in_flight);
+        let begin = first.map_or(fault.begin(), |call| call.due);
+        let end = fault.end() + AFTERMATH;
         let before = percentile(99, due(calls, Duration::ZERO..begin));
         let good = calls.iter().filter(|call| call.is_served());
         Self {
@@ -137,17 +145,15 @@ pub(crate) fn percentile(percent: usize, calls: &[Call]) -> Duration {
         .unwrap_or_default()
 }
 
-/// How long after `begin` the last window ended in which a call failed or the p99 was above `limit`.
+/// How long after `begin` the last window ended in which a call failed or the p99 was above `limit`,
+/// before calm.
 fn recovery(calls: &[Call], begin: Duration, limit: Duration) -> Option<Duration> {
     let windows = (0..)
         .map(|i| due(calls, begin + WINDOW * i..begin + WINDOW * (i + 1)))
         .take_while(|calls| !calls.is_empty());
     let bad: Vec<bool> = windows.map(|calls| percentile(99, calls) > limit).collect();
-    match bad.iter().rposition(|bad| *bad) {
-        None => Some(Duration::ZERO),
-        Some(last) if last + 1 == bad.len() => None,
-        Some(last) => Some(WINDOW * (last as u32 + 1)),
-    }
+    let calm = bad.windows(CALM).position(|row| !row.contains(&true));
+    calm.map(|windows| WINDOW * windows as u32)
 }
 
 /// How many calls each pod served.
