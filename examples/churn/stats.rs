@@ -107,7 +107,7 @@ impl Latency {
         // A fault befalls what is in flight as well.
         let in_flight = |call: &&Call| call.due + call.took >= fault.begin();
         let first = calls.iter().find(in_flight);
-        let begin = first.map_or(fault.begin(), |call| call.due);
+        let begin = first.map_or_else(|| fault.begin(), |call| call.due);
         let end = fault.end() + AFTERMATH;
         let before = percentile(99, due(calls, Duration::ZERO..begin));
         let good = calls.iter().filter(|call| call.is_served());
