@@ -34,6 +34,8 @@ use crate::{
 };
 
 mod answers;
+#[cfg(test)]
+mod by_hand;
 mod cadence;
 mod config;
 mod emptiness;

@@ -144,3 +144,114 @@ impl<N: NewService> Registry<N> {
             .extend(services.map(|service| (Fate::Retired, service)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        endpoint::Address,
+        registry::{
+            Config,
+            by_hand::{ByHand, addr},
+        },
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of(hosts: impl IntoIterator<Item = u8>) -> ByHand {
+        let mut hand = ByHand::new(Config::default(), true);
+        hand.answer(hosts);
+        assert_eq!(hand.told(), [], "there is nothing to tell of what is new");
+        hand
+    }
+
+    #[test]
+    fn a_service_is_told_that_its_endpoint_left_and_when_it_is_gone_for_good() {
+        let mut hand = of(1..=3);
+        hand.answer([1, 3]);
+        assert_eq!(hand.told(), [("removed", 2)]);
+        assert_eq!(hand.registry.slot_deadline, Some(hand.now + 30 * SECOND));
+        hand.wait(29 * SECOND);
+        assert_eq!(hand.told(), []);
+        let generation = hand.set.generation();
+        hand.wait(SECOND);
+        assert_eq!(hand.told(), [("retired", 2)]);
+        assert_eq!(hand.set.generation(), generation, "no set changed");
+        hand.wait(60 * SECOND);
+        assert_eq!(hand.told(), []);
+    }
+
+    #[test]
+    fn a_service_whose_endpoint_returns_is_told_and_is_not_retired() {
+        let mut hand = of(1..=3);
+        hand.answer([1, 3]);
+        hand.wait(20 * SECOND);
+        hand.answer(1..=3);
+        assert_eq!(hand.told(), [("removed", 2), ("returned", 2)]);
+        hand.wait(60 * SECOND);
+        assert_eq!(hand.told(), []);
+    }
+
+    #[test]
+    fn all_services_are_told_when_emptiness_is_believed() {
+        let mut hand = of(1..=2);
+        for _ in 0..3 {
+            assert_eq!(hand.told(), [], "doubt tells nothing");
+            hand.wait(5 * SECOND);
+            hand.nothing();
+        }
+        let mut told = hand.told();
+        told.sort_unstable();
+        assert_eq!(told, [("removed", 1), ("removed", 2)]);
+        hand.wait(30 * SECOND);
+        assert_eq!(hand.told().len(), 2);
+    }
+
+    #[test]
+    fn a_pod_that_closed_its_listener_may_still_end_its_responses() {
+        let mut hand = of(1..=3);
+        hand.answer([1, 3]);
+        hand.wait(10 * SECOND);
+        hand.refused(2);
+        assert_eq!(hand.told(), [("removed", 2)]);
+        hand.wait(19 * SECOND);
+        assert_eq!(hand.told(), []);
+        assert_eq!(hand.registry.slot_deadline, Some(hand.now + SECOND));
+        hand.wait(SECOND);
+        assert_eq!(hand.told(), [("retired", 2)]);
+    }
+
+    #[test]
+    fn the_service_of_a_pod_whose_address_another_has_drains_beside_the_new_one() {
+        let mut hand = of([]);
+        let named = |second: &'static str| {
+            [("db-0", 1), ("db-1", 2), (second, 3)]
+                .into_iter()
+                .map(|(name, host)| Address::from(addr(host)).named(name))
+        };
+        hand.listed(named("db-2"));
+        hand.listed(named("db-3"));
+        assert_eq!(hand.told(), [("removed", 3)]);
+        assert_eq!(hand.hosts(), [1, 2, 3]);
+        hand.wait(30 * SECOND);
+        assert_eq!(hand.told(), [("retired", 3)]);
+        assert_eq!(hand.hosts(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_connect_that_ends_late_revives_nothing() {
+        let mut hand = of(1..=3);
+        let late = hand.endpoint(2);
+        hand.refused(2);
+        hand.answer([1, 3]);
+        assert_eq!(hand.told(), [("removed", 2)]);
+        hand.reached(2);
+        assert_eq!((hand.hosts(), hand.told()), (vec![1, 3], vec![]));
+        hand.wait(30 * SECOND);
+        assert_eq!(hand.told(), [("retired", 2)]);
+        late.refused();
+        hand.reached(2);
+        assert_eq!((hand.hosts(), hand.told()), (vec![1, 3], vec![]));
+    }
+}

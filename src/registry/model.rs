@@ -301,7 +301,8 @@ struct Run {
     model: Model,
     set: Arc<EndpointSet>,
     made: mpsc::Receiver<(Arc<Endpoint>, Service)>,
-    /// Every endpoint ever made, with its service; the newest last.
+    /// The endpoints made so far, with their services, without the retired ones that have successors;
+    /// the newest last.
     endpoints: Vec<(Arc<Endpoint>, Service)>,
     /// The id of each endpoint that is known to the model, listed or absent.
     ids: BTreeMap<u8, u64>,
@@ -424,8 +425,8 @@ impl Run {
 
     /// Services know what became of their endpoints: nothing while in the set or waiting to be, that it
     /// was removed while it drains, and in the end that it is gone.
-    fn check_services(&self, now: Instant) {
-        let mut newest = Hosts::new();
+    fn check_services(&mut self, now: Instant) {
+        let (mut newest, mut old) = (Hosts::new(), BTreeSet::new());
         for (endpoint, service) in self.endpoints.iter().rev() {
             let is_newest = newest.insert(host(endpoint));
             let drains = self.drains.get(&endpoint.id());
@@ -440,7 +441,12 @@ impl Run {
                 "{endpoint} of {:?}",
                 self.model
             );
+            if expected == told::RETIRED && !is_newest {
+                old.insert(endpoint.id());
+            }
         }
+        self.endpoints
+            .retain(|(endpoint, _)| !old.contains(&endpoint.id()));
     }
 }
 
