@@ -280,16 +280,22 @@ impl<N: NewService> Registry<N> {
         let mut deadline = [claim, drain].into_iter().flatten().min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
-            warming += usize::from(slot.is_warming());
-            if slot.is_live() {
-                let position = slot.position(roles, eject_replicas);
-                sizes[position as usize] += 1;
-                self.dirty |= mem::replace(&mut slot.position, position) != position;
+            let end = match slot.presence {
+                Presence::Live => {
+                    let position = slot.position(roles, eject_replicas);
+                    sizes[position as usize] += 1;
+                    self.dirty |= mem::replace(&mut slot.position, position) != position;
+                    None
+                }
+                Presence::Warming { until } => {
+                    warming += 1;
+                    Some(until)
+                }
+                Presence::Absent { since } => Some(since + config.linger),
+            };
+            for end in [end, slot.connectivity.until()].into_iter().flatten() {
+                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
             }
-            deadline = [deadline, slot.deadline(config)]
-                .into_iter()
-                .flatten()
-                .min();
         }
         self.slot_deadline = deadline;
         let live = sizes.iter().sum::<usize>();

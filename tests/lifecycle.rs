@@ -33,7 +33,7 @@ impl Observer {
             .get()
             .map(|readers| hosts(&readers.endpoints()));
         let told = (what, Arc::clone(endpoint), seen.unwrap_or_default());
-        self.told.send(told).unwrap();
+        self.told.send(told).expect("the test listens");
     }
 }
 
@@ -74,8 +74,9 @@ async fn observed(script: &Script) -> (Balancer<Arc<Endpoint>>, UnboundedReceive
         .seed(support::seed())
         .warm_up(2 * SECOND)
         .spawn_with(observer);
-    readers.set(balancer.clone()).unwrap();
-    balancer.resolved().await.unwrap();
+    readers.set(balancer.clone()).expect("set once");
+    let resolved = balancer.resolved().await;
+    resolved.expect("the script answers at once");
     (balancer, receiver)
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Config, roles::Roles};
+use super::roles::Roles;
 use crate::{
     eject::Connectivity,
     endpoint::{Address, Endpoint},
@@ -128,15 +128,5 @@ impl<S> Slot<S> {
             Presence::Absent { since } => since + linger,
         };
         (end, self.service)
-    }
-
-    /// When something ends: its wait, its linger, its ejection.
-    pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
-        let end = match self.presence {
-            Presence::Warming { until } => Some(until),
-            Presence::Live => None,
-            Presence::Absent { since } => Some(since + config.linger),
-        };
-        [end, self.connectivity.until()].into_iter().flatten().min()
     }
 }

@@ -14,11 +14,7 @@ use crate::{endpoint::Endpoint, set::Position};
 impl<N: NewService> Registry<N> {
     /// Makes the service of a new endpoint. The endpoint waits if that is wanted, others take requests
     /// meanwhile, and the service connects by itself.
-    pub(super) fn enter(
-        &mut self,
-        now: Instant,
-        endpoint: &Arc<Endpoint>,
-    ) -> (N::Service, Presence) {
+    pub(super) fn enter(&self, now: Instant, endpoint: &Arc<Endpoint>) -> (N::Service, Presence) {
         let deadline = self.config.warm_up.filter(|_| self.has_available());
         // Before the service can dial: that connect must not be missed.
         endpoint.set_warming(deadline.is_some());
