@@ -57,8 +57,7 @@ async fn run(name: &str, load: Load, addrs: &[SocketAddr]) -> Result<Run, Error>
         "fixed-h2" => load.run(callers(load, legacy(true), addrs)?).await,
         "balanced-3" | "balanced-10" => {
             let client = balanced(addrs).spawn_http();
-            client.resolved().await?;
-            load.run(callers(load, client, addrs)?).await
+            load.run(resolved(load, client, addrs).await?).await
         }
         name => Err(format!("no client is called {name}").into()),
     }
@@ -79,7 +78,21 @@ pub(crate) fn legacy(http2: bool) -> Legacy {
         .build(connector)
 }
 
+/// As many as any of them needs.
+pub(crate) fn most_pods() -> usize {
+    let pods = CONTESTANTS.iter().map(|contestant| contestant.pods);
+    pods.max().unwrap_or_default()
+}
+
 impl Contestant {
+    /// Where the one stands that it is compared with.
+    pub(crate) fn fixed_place(&self) -> usize {
+        CONTESTANTS
+            .iter()
+            .position(|other| other.name == self.fixed)
+            .expect("it is among them")
+    }
+
     /// The arguments with which this program is this client.
     pub(crate) fn arguments(&self, pods: &Pods, load: Load) -> Vec<String> {
         vec![
@@ -133,6 +146,16 @@ fn callers<S: Clone>(
     let uri = uri(addrs[0])?;
     let caller = Through { client, uri };
     Ok(iter::repeat_n(caller, load.concurrency as usize).collect())
+}
+
+/// The same, when it knows its pods.
+async fn resolved<S>(
+    load: Load,
+    client: Balancer<S>,
+    addrs: &[SocketAddr],
+) -> Result<Vec<Through<Balancer<S>>>, Error> {
+    client.resolved().await?;
+    callers(load, client, addrs)
 }
 
 /// The same for all clients, also for those that only take the `Host` header from it.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::{
     Error, Verdicts,
-    contestants::{CONTESTANTS, Contestant},
+    contestants::{self, CONTESTANTS, Contestant},
     limits,
     load::Load,
     pods::Pods,
@@ -21,30 +21,21 @@ pub(crate) fn report() -> Result<ExitCode, Error> {
         println!("overhead: skipped, instructions are counted by valgrind, which is not installed");
         return Ok(ExitCode::SUCCESS);
     }
-    let most = CONTESTANTS.iter().map(|contestant| contestant.pods).max();
-    let pods = Pods::start(most.unwrap_or_default())?;
+    let pods = Pods::start(contestants::most_pods())?;
     let mut verdicts = Verdicts::default();
     for concurrency in CONCURRENCIES {
-        println!("concurrency {concurrency}: instructions per request; ratio to fixed\n");
+        println!("concurrency {concurrency}\n");
+        println!("{:16} {:>12} {:>7}", "client", "instructions", "ratio");
         let counts = CONTESTANTS
             .iter()
             .map(|contestant| count(contestant, &pods, concurrency))
             .collect::<Result<Vec<_>, _>>()?;
         for (contestant, count) in CONTESTANTS.iter().zip(&counts) {
-            let fixed = CONTESTANTS.iter().zip(&counts);
-            let fixed = fixed
-                .filter(|(other, _)| other.name == contestant.fixed)
-                .map(|(_, fixed)| fixed)
-                .next()
-                .expect("it is among them");
-            let ratio = *count as f64 / *fixed as f64;
+            let ratio = *count as f64 / counts[contestant.fixed_place()] as f64;
             let row = format!("{} at {concurrency}", contestant.name);
             let limit = limits::instructions(contestant.name);
-            println!(
-                "{:16} {count:>8} {ratio:>7.3}  {}",
-                contestant.name,
-                verdicts.judge(&row, ratio, limit)
-            );
+            let verdict = verdicts.judge(&row, ratio, limit);
+            println!("{:16} {count:>12} {ratio:>7.3}{verdict}", contestant.name);
         }
         println!();
     }

@@ -11,7 +11,7 @@
 //! `Client` of hyper-util, each to one pod; *balanced-n* is ours over n pods. All send the same `GET`
 //! and read an answer of 13 bytes to its end, on a runtime of one thread. The pods are another process.
 //!
-//! A client runs in a fresh process. Clients are compared within a round, in which each runs once: the
+//! Each client runs in a fresh process. Clients are compared within a round, in which each runs once: the
 //! ratio is the median of the rounds' ratios to *fixed*, so what slows down a whole round does not count.
 //!
 //! Times depend on what else the machine does: they are reported, and never fail the run.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 
 /// `cargo test --benches`: each client does its work, and no time is measured.
 fn try_each() -> Result<ExitCode, Error> {
-    let pods = Pods::start(10)?;
+    let pods = Pods::start(contestants::most_pods())?;
     let load = Load {
         requests: 60,
         concurrency: 2,
@@ -93,7 +93,7 @@ impl Verdicts {
         } else {
             "ok"
         };
-        format!("< {:.2}, aim {:.2}  {verdict}", limit.below, limit.aim)
+        format!("  < {:.2}, aim {:.2}  {verdict}", limit.below, limit.aim)
     }
 
     /// Prints the last line. What is over its limit ends with `over`.

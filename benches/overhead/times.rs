@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::{
     Error, Verdicts,
-    contestants::{CONTESTANTS, Contestant},
+    contestants::{self, CONTESTANTS, Contestant},
     limits,
     load::{Load, Run},
     pods::Pods,
@@ -49,8 +49,7 @@ pub(crate) fn report() -> Result<ExitCode, Error> {
 
 /// Each round's runs, in the order of the contestants.
 fn rounds(load: Load) -> Result<Vec<Vec<Run>>, Error> {
-    let most = CONTESTANTS.iter().map(|contestant| contestant.pods).max();
-    let pods = Pods::start(most.unwrap_or_default())?;
+    let pods = Pods::start(contestants::most_pods())?;
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
         // Another one begins each time, for what came before may leave traces.
@@ -71,10 +70,7 @@ fn print_row(
     rounds: &[Vec<Run>],
     verdicts: &mut Verdicts,
 ) {
-    let fixed = CONTESTANTS
-        .iter()
-        .position(|other| other.name == contestant.fixed)
-        .expect("it is among them");
+    let fixed = contestant.fixed_place();
     let cpu = |run: &Run| run.cpu.as_secs_f64() * 1e6;
     let latency = |run: &Run| run.latency.as_secs_f64() * 1e6;
     let figures = |figure: &dyn Fn(&Run) -> f64| Figures {
@@ -90,7 +86,7 @@ fn print_row(
     let row = format!("{} at {}", contestant.name, load.concurrency);
     let limit = limits::cpu(contestant.name, load.concurrency);
     println!(
-        "{:16} {:>7.2} {ratio:>7.3}  {:13} {:>7.1} {:>7.3}  {}",
+        "{:16} {:>7.2} {ratio:>7.3}  {:13} {:>7.1} {:>7.3}{}",
         contestant.name,
         median(&cpu.absolute),
         format!("{:.2}..{:.2}", cpu.ratios[0], cpu.ratios[ROUNDS - 1]),
