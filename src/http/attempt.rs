@@ -25,7 +25,7 @@ enum Phase {
     /// For a connection. Sent: Answer.
     Connect,
     /// For the head of the response. Not sent after all, over a connection that had been idle: Connect.
-    Answer(Box<Sent>),
+    Answer(Sent),
 }
 
 struct Sent {
@@ -113,7 +113,7 @@ impl Attempt {
             unreachable!("it was this phase that was polled");
         };
         Poll::Ready(match done {
-            Ok(response) => Ok(Event::Answer(self.answered(*sent, response))),
+            Ok(response) => Ok(Event::Answer(self.answered(sent, response))),
             Err(mut error) => {
                 let request = error.take_message();
                 self.failed(&sent.connection, error.into_error(), request)
@@ -137,12 +137,12 @@ impl Attempt {
         let is_connect = request.method() == Method::CONNECT;
         let at = Instant::now();
         let sending = connection.send(request);
-        self.phase = Phase::Answer(Box::new(Sent {
+        self.phase = Phase::Answer(Sent {
             connection,
             sending,
             at,
             is_connect,
-        }));
+        });
         Ok(())
     }
 

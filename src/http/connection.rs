@@ -133,8 +133,9 @@ impl Exclusive {
         self.sender.is_closed()
     }
 
-    pub(super) fn is_old(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
+    pub(super) fn is_old(&self) -> bool {
+        self.expires
+            .is_some_and(|expires| expires <= Instant::now())
     }
 
     fn give_back(self: Box<Self>) {

@@ -7,7 +7,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures_util::task::AtomicWaker;
@@ -23,6 +23,8 @@ use super::{dial, pool::Pool};
 pub(super) struct Socket {
     stream: Stream,
     close: Arc<Close>,
+    /// Who was registered to be woken when it is to close: nearly always the same task.
+    reader: Option<Waker>,
     pool: Weak<Pool>,
     id: u64,
 }
@@ -66,6 +68,7 @@ impl Socket {
         Some(Self {
             stream,
             close,
+            reader: None,
             pool: Weak::clone(pool),
             id,
         })
@@ -106,7 +109,14 @@ impl AsyncRead for Socket {
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if read.is_pending() {
-            self.close.reader.register(cx.waker());
+            if !self
+                .reader
+                .as_ref()
+                .is_some_and(|reader| reader.will_wake(cx.waker()))
+            {
+                self.close.reader.register(cx.waker());
+                self.reader = Some(cx.waker().clone());
+            }
             self.is_closed()?;
         }
         read
