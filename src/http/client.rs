@@ -80,6 +80,10 @@ impl Client {
         self.latencies.late_after()
     }
 
+    pub(super) fn age(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Milliseconds are fine enough to compare, and coarse enough that not every answer writes.
     pub(super) fn millis(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.start).as_millis() as u64

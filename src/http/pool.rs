@@ -72,7 +72,7 @@ struct State {
     presence: Presence,
     /// Closes free connections as they grow old, while there are any.
     reaper: Option<Reaper>,
-    /// Its clock: how often it has looked. So requests need not read another.
+    /// Its clock, at its last look. So requests need not read another.
     tick: u32,
 }
 
@@ -238,13 +238,13 @@ impl Pool {
     #[cfg(feature = "http2")]
     pub(super) fn with_links(self: &Arc<Self>, change: impl FnOnce(&mut Links)) {
         let mut state = self.state();
+        state.start_reaping(self);
         state.links.tick = state.tick;
         change(&mut state.links);
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
         state.admit(self);
-        state.start_reaping(self);
     }
 
     /// A dial that began at `began` has failed. Reports the pod, and fails the requests for which no
@@ -373,15 +373,21 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// By the clock, for the machine may have slept, and the reaper with it.
+    fn tick(&self) -> u32 {
+        let pause = self.client.settings.idle_timeout / TICKS;
+        (self.client.age().as_millis() / pause.as_millis().max(1)) as u32
+    }
+
     /// Looks once more; false if nothing is free, and nobody need look again.
     fn reap(&self) -> bool {
+        let tick = self.tick();
         let mut state = self.state();
-        state.tick = state.tick.wrapping_add(1);
-        let tick = state.tick;
+        state.tick = tick;
         while state
             .free
             .front()
-            .is_some_and(|free| tick.wrapping_sub(free.since) >= TICKS)
+            .is_some_and(|free| tick.saturating_sub(free.since) >= TICKS)
         {
             state.free.pop_front();
         }
@@ -414,15 +420,16 @@ impl State {
         while self.free.len() >= MAX_IDLE {
             self.free.pop_front();
         }
+        self.start_reaping(pool);
         let since = self.tick;
         self.free.push_back(Free { connection, since });
-        self.start_reaping(pool);
     }
 
     /// Sees to it that connections close as they grow too old to be used, also if the client falls silent.
     #[inline]
     fn start_reaping(&mut self, pool: &Arc<Pool>) {
         if self.reaper.is_none() {
+            self.tick = pool.tick();
             self.reaper = Some(Reaper::start(pool));
         }
     }

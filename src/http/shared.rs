@@ -125,7 +125,7 @@ impl Links {
     /// Closes those that were idle for so many ticks. False if none is left that is idle.
     pub(super) fn reap(&mut self, tick: u32, ticks: u32) -> bool {
         self.links
-            .retain(|link| link.streams > 0 || tick.wrapping_sub(link.idle_since) < ticks);
+            .retain(|link| link.streams > 0 || tick.saturating_sub(link.idle_since) < ticks);
         self.links.iter().any(|link| link.streams == 0)
     }
 
