@@ -158,6 +158,15 @@ impl Attempt {
         error: hyper::Error,
         request: Option<Request<Outgoing>>,
     ) -> Result<Event, Failed> {
+        if let Some(refusal) = connection.refusal() {
+            // Another connection would be turned down as well.
+            self.pod.pool.closed_at_once();
+            return Err(Failed {
+                is_back: true,
+                request: request.map(Box::new),
+                ..Failed::to_send(HttpError::Tls(refusal), false)
+            });
+        }
         if !connection.is_exclusive() {
             // Others may go on there, or the pod is about to leave: another pod is the better guess.
             return Err(match request.is_some() || is_refused(&error) {

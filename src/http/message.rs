@@ -63,8 +63,8 @@ enum State {
 pub(super) struct Form {
     /// Requests that may be repeated are kept for that.
     pub(super) repeats: bool,
-    /// A pod may refuse a request after it was written: it is not given back, so all are kept.
-    pub(super) streams: bool,
+    /// A pod may turn a request down after it was written: it is not given back, so all are kept.
+    pub(super) keeps: bool,
     pub(super) is_tls: bool,
 }
 
@@ -101,7 +101,7 @@ impl Message {
         };
         to_origin_form(&mut head, form.is_tls)?;
         self.may_repeat &= form.repeats;
-        self.state = if self.may_repeat || form.streams {
+        self.state = if self.may_repeat || form.keeps {
             let tape = body.map(Tape::of);
             State::Kept { head, tape }
         } else {
@@ -172,7 +172,7 @@ mod tests {
 
     const FORM: Form = Form {
         repeats: true,
-        streams: false,
+        keeps: false,
         is_tls: false,
     };
 
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn where_pods_refuse_streams_every_request_is_kept_and_still_not_repeated() {
-        let streams = Form {
-            streams: true,
+    fn where_pods_refuse_what_was_written_every_request_is_kept_and_still_not_repeated() {
+        let keeping = Form {
+            keeps: true,
             ..FORM
         };
-        let mut message = message(Request::post("http://shop/"), streams);
+        let mut message = message(Request::post("http://shop/"), keeping);
         assert!(message.take().is_some() && message.take().is_some());
         assert!(!message.may_repeat() && !message.may_double());
     }
