@@ -6,6 +6,8 @@
     reason = "servers are tasks of their own; nothing is reachable from outside a test"
 )]
 
+#[path = "tls/alerts.rs"]
+mod alerts;
 #[path = "support/authority.rs"]
 mod authority;
 #[path = "tls/impostors.rs"]

@@ -56,15 +56,21 @@ impl Node {
         )
     }
 
-    /// Starts a pod on the next address. An address is not used twice.
+    /// Starts a pod on the next address.
     pub(crate) async fn run(&mut self, name: &str, port: u16) -> Result<Pod> {
+        let addr = self.address(port)?;
+        Ok(Pod::start(name, addr).await?)
+    }
+
+    /// The next address. None is given twice.
+    pub(crate) fn address(&mut self, port: u16) -> Result<SocketAddr> {
         let SocketAddr::V4(gateway) = self.gateway.local_addr()? else {
             return Err("the gateway was bound to an IPv4 address".into());
         };
         let [a, b, range, _] = gateway.ip().octets();
         let ip = Ipv4Addr::new(a, b, range, self.next);
         self.next = self.next.checked_add(1).ok_or("the range is used up")?;
-        Ok(Pod::start(name, (ip, port).into()).await?)
+        Ok((ip, port).into())
     }
 }
 

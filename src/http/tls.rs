@@ -18,7 +18,8 @@ use crate::endpoint::Endpoint;
 ///
 /// The name is the service's, or the pod's own; never the address, which serves another pod tomorrow. A pod
 /// that cannot prove it gets no request and is set aside: an address that was re-used by another service
-/// cannot receive what was meant for yours.
+/// cannot receive what was meant for yours. Nor is a pod used that does not take the client's certificate: the
+/// request goes on to another, also where the pod says so late (TLS 1.3).
 ///
 /// Trust, client certificates and cryptography are those of the [`ClientConfig`] you bring; its ALPN protocols
 /// are set by [`Http`](crate::Http).
