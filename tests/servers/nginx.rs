@@ -66,11 +66,14 @@ impl Pod {
             }
             certificate = "ssl_certificate pod.crt; ssl_certificate_key pod.key;";
         }
+        // nginx that quits waits for a connection that has had no request yet until this is over (measured; 60 s
+        // by default), for it is not idle to it.
+        let first_request = "client_header_timeout 2s;";
         let config = format!(
             "daemon off; worker_processes 1; user root root; pid nginx.pid; error_log stderr;\n\
              events {{ }}\n\
              http {{\n access_log off;\n client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n \
-             uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n keepalive_requests 1000000;\n default_type text/plain;\n \
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n keepalive_requests 1000000; {first_request}\n default_type text/plain;\n \
              server {{\n  listen {address} {options}; {certificate}\n  location / {{ return 200 \"{name} $connection $server_protocol $host\"; }}\n  \
              location /slow {{ root .; limit_rate 20000; }}\n }}\n}}\n"
         );
