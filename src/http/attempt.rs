@@ -123,7 +123,7 @@ impl Attempt {
 
     /// Sends the request over the connection that is at hand.
     pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> Result<(), Failed> {
-        let Some(mut connection) = self.pod.take() else {
+        let Some((mut connection, taken)) = self.pod.take() else {
             unreachable!("a checkout that is ready has left a connection");
         };
         #[cfg(feature = "http2")]
@@ -135,7 +135,8 @@ impl Attempt {
             }
         }
         let is_connect = request.method() == Method::CONNECT;
-        let at = Instant::now();
+        // One look at the clock for both, where they follow each other.
+        let at = taken.unwrap_or_else(Instant::now);
         let sending = connection.send(request);
         self.phase = Phase::Answer(Sent {
             connection,
@@ -158,6 +159,15 @@ impl Attempt {
         error: hyper::Error,
         request: Option<Request<Outgoing>>,
     ) -> Result<Event, Failed> {
+        if let Some(refusal) = connection.refusal() {
+            // Another connection would be turned down as well.
+            self.pod.pool.closed_at_once();
+            return Err(Failed {
+                is_back: true,
+                request: request.map(Box::new),
+                ..Failed::to_send(HttpError::Tls(refusal), false)
+            });
+        }
         if !connection.is_exclusive() {
             // Others may go on there, or the pod is about to leave: another pod is the better guess.
             return Err(match request.is_some() || is_refused(&error) {

@@ -80,8 +80,8 @@ impl Client {
         self.latencies.late_after()
     }
 
-    pub(super) fn age(&self) -> Duration {
-        self.start.elapsed()
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now - self.start
     }
 
     /// Milliseconds are fine enough to compare, and coarse enough that not every answer writes.

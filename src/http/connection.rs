@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{Arc, Weak},
 };
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 #[cfg(feature = "http2")]
 use super::{HttpError, request::to_pseudo_headers, shared::Stream};
-use super::{outgoing::Outgoing, pool::Pool};
+use super::{outgoing::Outgoing, pool::Pool, socket::Refusal};
 
 /// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
 /// its stream.
@@ -38,6 +39,7 @@ pub(super) struct Exclusive {
     /// Weak, for the pool owns those that are free. A pool that is gone wants none back.
     pool: Weak<Pool>,
     expires: Option<Instant>,
+    refusal: Option<Refusal>,
 }
 
 impl Connection {
@@ -68,6 +70,16 @@ impl Connection {
             Self::Exclusive(connection) => connection.is_closed(),
             #[cfg(feature = "http2")]
             Self::Stream(stream) => stream.sender.is_closed(),
+        }
+    }
+
+    /// Why the pod turned the connection down, and so saw nothing of what was sent, if it did. A pod that permits
+    /// streams has accepted it before.
+    pub(super) fn refusal(&self) -> Option<Arc<io::Error>> {
+        match self {
+            Self::Exclusive(connection) => connection.refusal.as_ref()?.get().cloned(),
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => None,
         }
     }
 
@@ -121,11 +133,13 @@ impl Exclusive {
         sender: SendRequest<Outgoing>,
         pool: &Arc<Pool>,
         expires: Option<Instant>,
+        refusal: Option<Refusal>,
     ) -> Self {
         Self {
             sender,
             pool: Arc::downgrade(pool),
             expires,
+            refusal,
         }
     }
 

@@ -62,8 +62,8 @@ enum State {
 pub(super) struct Form {
     /// Requests that may be repeated are kept for that.
     pub(super) repeats: bool,
-    /// A pod may refuse a request after it was written: it is not given back, so all are kept.
-    pub(super) streams: bool,
+    /// A pod may turn a request down after it was written: it is not given back, so all are kept.
+    pub(super) keeps: bool,
     pub(super) is_tls: bool,
 }
 
@@ -96,7 +96,7 @@ impl Message {
         let body = body.take();
         to_origin_form(&mut self.head, form.is_tls)?;
         self.may_repeat &= form.repeats;
-        self.body = if self.may_repeat || form.streams {
+        self.body = if self.may_repeat || form.keeps {
             State::Kept(body.map(Tape::of))
         } else {
             State::Once(body.map_or(Outgoing::Empty, Outgoing::Once))
@@ -171,7 +171,7 @@ mod tests {
 
     const FORM: Form = Form {
         repeats: true,
-        streams: false,
+        keeps: false,
         is_tls: false,
     };
 
@@ -217,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn where_pods_refuse_streams_every_request_is_kept_and_still_not_repeated() {
-        let streams = Form {
-            streams: true,
+    fn where_pods_refuse_what_was_written_every_request_is_kept_and_still_not_repeated() {
+        let keeping = Form {
+            keeps: true,
             ..FORM
         };
-        let mut message = message(Request::post("http://shop/"), streams);
+        let mut message = message(Request::post("http://shop/"), keeping);
         assert!(message.take().is_some() && message.take().is_some());
         assert!(!message.may_repeat() && !message.may_double());
     }

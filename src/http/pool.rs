@@ -21,7 +21,7 @@ use super::{
     health::Health,
     socket::Close,
 };
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, registry::FOREVER};
 
 #[expect(
     clippy::disallowed_types,
@@ -74,6 +74,8 @@ struct State {
     reaper: Option<Reaper>,
     /// Its clock, at its last look. So requests need not read another.
     tick: u32,
+    /// If it has not looked by then, nobody knows how old what is free is: the machine slept.
+    looks_before: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -153,6 +155,7 @@ impl Pool {
             presence: Presence::Live,
             reaper: None,
             tick: 0,
+            looks_before: Instant::now(),
         };
         Self {
             endpoint,
@@ -168,9 +171,14 @@ impl Pool {
 
     /// A connection that can take a request, of the free ones that which was used last; or else a place
     /// in the queue, and perhaps a dial.
-    pub(super) fn checkout(self: &Arc<Self>) -> Checkout {
+    pub(super) fn checkout(self: &Arc<Self>, now: Instant) -> Checkout {
         // One lock for both: a connection that becomes free in between must not be missed.
         let mut state = self.state();
+        if state.reaper.is_some() && state.looks_before <= now {
+            state.free.clear();
+            #[cfg(feature = "http2")]
+            state.links.close_idle();
+        }
         #[cfg(feature = "http2")]
         if let Some((stream, is_old)) = state.links.open(self) {
             let dial = state.replace_if(is_old);
@@ -373,17 +381,11 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By the clock, for the machine may have slept, and the reaper with it.
-    fn tick(&self) -> u32 {
-        let pause = self.client.settings.idle_timeout / TICKS;
-        (self.client.age().as_millis() / pause.as_millis().max(1)) as u32
-    }
-
     /// Looks once more; false if nothing is free, and nobody need look again.
     fn reap(&self) -> bool {
-        let tick = self.tick();
         let mut state = self.state();
-        state.tick = tick;
+        state.look(self);
+        let tick = state.tick;
         while state
             .free
             .front()
@@ -429,9 +431,17 @@ impl State {
     #[inline]
     fn start_reaping(&mut self, pool: &Arc<Pool>) {
         if self.reaper.is_none() {
-            self.tick = pool.tick();
+            self.look(pool);
             self.reaper = Some(Reaper::start(pool));
         }
+    }
+
+    /// By the clock, for the machine may have slept, and the reaper with it.
+    fn look(&mut self, pool: &Pool) {
+        let (now, idle) = (Instant::now(), pool.client.settings.idle_timeout);
+        let pause = (idle / TICKS).as_millis().max(1);
+        self.tick = (pool.client.age(now).as_millis() / pause) as u32;
+        self.looks_before = now.checked_add(idle).unwrap_or(now + FOREVER);
     }
 
     /// A connection that is too old serves while its successor is made.

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -16,6 +16,8 @@ use tokio::{
     net::TcpStream,
 };
 
+#[cfg(feature = "tls")]
+use super::secured::Secured;
 use super::{dial, pool::Pool};
 
 /// A socket to a pod. The pool knows of it until it is dropped, whoever has it then: hyper, or after an
@@ -32,7 +34,21 @@ pub(super) struct Socket {
 pub(super) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<Secured>),
+}
+
+/// Why the pod turned the connection down after it was made, if it did: it has seen no request then. Only TLS
+/// knows such a thing.
+pub(super) type Refusal = Arc<OnceLock<Arc<io::Error>>>;
+
+impl Stream {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Plain(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Some(stream.refusal()),
+        }
+    }
 }
 
 /// Closes a socket from outside. Its reader finds out at once, and so does all that waits above it.
