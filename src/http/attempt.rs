@@ -126,13 +126,9 @@ impl Attempt {
         let Some((mut connection, taken)) = self.pod.take() else {
             unreachable!("a checkout that is ready has left a connection");
         };
-        #[cfg(feature = "http2")]
-        {
-            let is_tls = self.pod.pool.client.form.is_tls;
-            if let Err(error) = connection.adapt(&mut request, is_tls) {
-                connection.give_back();
-                return Err(Failed::to_send(error, true));
-            }
+        if let Err(error) = connection.adapt(&mut request, self.pod.pool.client.form.is_tls) {
+            connection.give_back();
+            return Err(Failed::to_send(error, true));
         }
         let is_connect = request.method() == Method::CONNECT;
         // One look at the clock for both, where they follow each other.

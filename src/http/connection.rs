@@ -14,9 +14,9 @@ use hyper::{
 };
 use tokio::time::Instant;
 
+use super::{HttpError, outgoing::Outgoing, pool::Pool, request::to_http1, socket::Refusal};
 #[cfg(feature = "http2")]
-use super::{HttpError, request::to_pseudo_headers, shared::Stream};
-use super::{outgoing::Outgoing, pool::Pool, socket::Refusal};
+use super::{request::to_http2, shared::Stream};
 
 /// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
 /// its stream.
@@ -53,15 +53,15 @@ impl Connection {
     }
 
     /// Puts the request into the form that the connection speaks.
-    #[cfg(feature = "http2")]
     pub(super) fn adapt(
         &self,
         request: &mut Request<Outgoing>,
         is_tls: bool,
     ) -> Result<(), HttpError> {
         match self {
-            Self::Exclusive(_) => Ok(()),
-            Self::Stream(_) => to_pseudo_headers(request, is_tls),
+            Self::Exclusive(_) => to_http1(request, is_tls),
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => to_http2(request, is_tls),
         }
     }
 

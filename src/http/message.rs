@@ -12,7 +12,7 @@ use http_body::Body;
 use super::{
     HttpError,
     outgoing::{self, BoxError, Outgoing, Source, Tape},
-    request::to_origin_form,
+    request::check,
 };
 
 /// Marks a request as one that may be repeated after a pod may have seen it, or as one that must not:
@@ -85,7 +85,7 @@ impl Message {
 
     /// Whether it says for whom it is.
     pub(super) fn has_host(&self) -> bool {
-        self.head.uri.host().is_some() || self.head.headers.contains_key(HOST)
+        self.head.uri.authority().is_some() || self.head.headers.contains_key(HOST)
     }
 
     /// Gives it the form that the client's pods want. Does nothing the second time.
@@ -94,7 +94,7 @@ impl Message {
             return Ok(());
         };
         let body = body.take();
-        to_origin_form(&mut self.head, form.is_tls)?;
+        check(&self.head, form.is_tls)?;
         self.may_repeat &= form.repeats;
         self.body = if self.may_repeat || form.keeps {
             State::Kept(body.map(Tape::of))
