@@ -1,0 +1,112 @@
+//! Slow is not silent: healthy pods keep their requests, and get hardly any twice.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{interval, sleep},
+};
+
+use super::{
+    Client, client, is_aside,
+    pod::{Conduct, Pod},
+    read, request, send,
+    support::seed,
+    warm_up,
+};
+
+/// Three pods whose answers take what is told, with some jitter of each pod's own.
+async fn pods(ip: u8, told: &watch::Sender<Duration>, seed: u64) -> Vec<Pod> {
+    let mut pods = Vec::new();
+    for i in 0..3 {
+        let mut rng = SmallRng::seed_from_u64(seed ^ u64::from(ip + i));
+        let told = told.subscribe();
+        let conduct = move || {
+            let takes = *told.borrow();
+            Conduct::AnswersAfter(takes.mul_f64(rng.random_range(0.8..1.2)))
+        };
+        pods.push(Pod::start([127, 0, 5, ip + i], conduct).await);
+    }
+    pods
+}
+
+fn seen(pods: &[Pod]) -> usize {
+    pods.iter().map(Pod::requests).sum()
+}
+
+/// So many GETs, at this pace: each must be answered. How often any pod was seen set aside, of the looks.
+async fn run(client: &Client, pods: &[Pod], requests: usize, pace: Duration) -> (usize, usize) {
+    let mut pace = interval(pace);
+    let mut calls = JoinSet::new();
+    for _ in 0..requests {
+        pace.tick().await;
+        let client = client.clone();
+        calls.spawn(async move {
+            let response = send(&client, request("GET", "item", "")).await;
+            read(response.expect("an answer")).await.expect("a body");
+        });
+    }
+    let (mut looks, mut aside) = (0, 0);
+    while !calls.is_empty() {
+        while calls.try_join_next().is_some_and(|call| call.is_ok()) {}
+        looks += pods.len();
+        aside += pods.iter().filter(|pod| is_aside(client, pod)).count();
+        sleep(Duration::from_millis(10)).await;
+    }
+    (looks, aside)
+}
+
+const SLOW: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_service_that_takes_two_seconds_sees_no_cut_and_hardly_any_duplicate() {
+    let told = watch::Sender::new(SLOW);
+    let pods = pods(1, &told, seed()).await;
+    let client = client(pods.iter().map(Pod::addr));
+    let requests = 300;
+    let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(10)).await;
+    let extra = seen(&pods) - requests;
+    println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
+    assert!(extra <= requests / 20, "{extra} more than {requests}");
+    assert_eq!(aside, 0, "of {looks} looks");
+}
+
+#[tokio::test]
+async fn a_service_that_turns_slow_at_once_sees_no_cut_and_hardly_any_duplicate() {
+    let told = watch::Sender::new(Duration::from_millis(5));
+    let pods = pods(4, &told, seed()).await;
+    let client = client(pods.iter().map(Pod::addr));
+    warm_up(&client).await;
+    let before = seen(&pods);
+    told.send_replace(SLOW);
+    let requests = 400;
+    let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(10)).await;
+    let extra = seen(&pods) - before - requests;
+    println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
+    // What was earned before counts as well.
+    assert!(extra <= (requests + 200) / 20, "{extra} more than {requests}");
+    assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
+}
+
+#[tokio::test]
+async fn a_service_of_which_some_answers_take_long_sees_hardly_any_duplicate() {
+    let seed = seed();
+    let mut pods = Vec::new();
+    for ip in 7..=9 {
+        let mut rng = SmallRng::seed_from_u64(seed ^ u64::from(ip));
+        let conduct = move || match rng.random_range(0..100) {
+            0 => Conduct::AnswersAfter(Duration::from_millis(500)),
+            _ => Conduct::AnswersAfter(Duration::from_millis(3)),
+        };
+        pods.push(Pod::start([127, 0, 5, ip], conduct).await);
+    }
+    let client = client(pods.iter().map(Pod::addr));
+    let requests = 1_500;
+    let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(2)).await;
+    let extra = seen(&pods) - requests;
+    println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
+    assert!(extra <= requests / 20, "{extra} more than {requests}");
+    assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
+}
