@@ -203,6 +203,7 @@ impl Tries {
     /// Offers the request to another pod. Ends it if there is none, and no try is under way.
     fn begin(&mut self, is_hedge: bool) -> Option<Outcome> {
         let mut is_last = false;
+        let known = (self.tried.len(), self.spared.len());
         if !self.message.has_host() {
             let error = HttpError::MissingHost;
             return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
@@ -214,10 +215,17 @@ impl Tries {
             }
             let picked = match self.is_idle() {
                 true => self.balancer.pick_with(None, &self.tried),
+                false if is_hedge => self.balancer.pick_another(&self.with_those_under_way()),
                 false => self.balancer.pick_with(None, &self.with_those_under_way()),
             };
             let pick = match picked {
                 Ok(pick) => pick,
+                Err(_) if !self.is_idle() => {
+                    // A pod that is being found out about may have been by the next look.
+                    self.tried.truncate(known.0);
+                    self.spared.truncate(known.1);
+                    return None;
+                }
                 Err(_) if !self.spared.is_empty() => {
                     // Rather one of these than none.
                     let spared = mem::take(&mut self.spared);
@@ -226,7 +234,6 @@ impl Tries {
                     is_last = true;
                     continue;
                 }
-                Err(_) if !self.is_idle() => return None,
                 Err(error) => {
                     if self.unsent.is_some() || self.seen.is_some() {
                         return self.end();
@@ -237,16 +244,16 @@ impl Tries {
                 }
             };
             let (mut pod, in_flight) = pick.into_parts();
+            if let Err(error) = pod.admit(is_last) {
+                self.unsent = Some(error);
+                self.exclude(in_flight.endpoint(), true);
+                continue;
+            }
             if self.picks == 0 {
                 if let Err(error) = self.message.prepare(pod.pool.client.form) {
                     return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
                 }
                 pod.pool.client.begin();
-            }
-            if let Err(error) = pod.admit(is_last) {
-                self.unsent = Some(error);
-                self.exclude(in_flight.endpoint(), true);
-                continue;
             }
             self.picks += 1;
             self.under_way[place] = Some(Try {
