@@ -19,6 +19,8 @@ pub(super) struct Attempt {
     phase: Phase,
     /// The connection was closed by the time the request came: the next one is new, and decides.
     is_renewed: bool,
+    /// It was reported as late.
+    pub(super) is_late: bool,
 }
 
 enum Phase {
@@ -87,6 +89,7 @@ impl Attempt {
             pod,
             phase: Phase::Connect,
             is_renewed: false,
+            is_late: false,
         }
     }
 
@@ -183,6 +186,15 @@ impl Attempt {
             request: Some(Box::new(request)),
             ..Failed::to_send(HttpError::Unsent(error), false)
         })
+    }
+}
+
+impl Drop for Attempt {
+    /// Another pod was quicker, or the caller waits no more.
+    fn drop(&mut self) {
+        if let (Some(sent), true) = (self.sent_at(), self.is_late) {
+            self.pod.pool.gave_up(sent);
+        }
     }
 }
 

@@ -67,9 +67,9 @@ impl Client {
         }
     }
 
-    /// Whether a request has been answered that was sent after this moment.
-    pub(super) fn answers_since(&self, sent: Instant) -> bool {
-        self.answered_from.load(Relaxed) > self.millis(sent)
+    /// Whether a request has been answered that was sent after this moment, in milliseconds since the start.
+    pub(super) fn answers_since(&self, sent: u64) -> bool {
+        self.answered_from.load(Relaxed) > sent
     }
 
     /// From when on a request without an answer is late.

@@ -143,8 +143,6 @@ struct Try {
     in_flight: InFlight,
     /// It may be sent although another pod has it at this moment.
     is_hedge: bool,
-    /// It was reported as late.
-    is_late: bool,
     /// The end of its time, if tries are limited.
     limit: Option<Instant>,
 }
@@ -260,7 +258,6 @@ impl Tries {
                 attempt: Attempt::new(pod),
                 in_flight,
                 is_hedge,
-                is_late: false,
                 limit: None,
             });
             return None;
@@ -411,7 +408,7 @@ impl Tries {
                 return false;
             };
             let pool = Arc::clone(&one.attempt.pod.pool);
-            let is_first = !mem::replace(&mut one.is_late, true);
+            let is_first = !mem::replace(&mut one.attempt.is_late, true);
             let is_silent = pool.health.late(&pool.client, sent, is_first);
             if is_silent {
                 one.attempt.pod.end_trial();

@@ -2,7 +2,8 @@
 //!
 //! A refused connect is certain. Silence is not: the pod may be slow, or all may be. So a pod counts as
 //! silent only if two requests to it are late, it has answered nothing since they were sent, and requests
-//! sent later have been answered by others. It is set aside as one that refuses, and comes back with one
+//! sent later have been answered by others. A request that was given up counts from when it was sent: where
+//! callers come one after the other, all others are sent before or after it. It is set aside as one that refuses, and comes back with one
 //! request at a time until it answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,13 +15,17 @@ use super::client::Client;
 /// One late request may be a slow one; another beside it is no accident.
 const LATE_ONES: u32 = 2;
 
+const NONE: u64 = u64::MAX;
+
 /// One pod's answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     /// Milliseconds since the client's start.
     answered_at: AtomicU64,
     /// Late requests since then.
     late: AtomicU32,
+    /// When the first request was sent that was given up since then; [`NONE`].
+    given_up: AtomicU64,
     /// What it takes tells nothing until it answers.
     suspect: AtomicBool,
     /// One request is finding out.
@@ -34,6 +39,18 @@ pub(super) enum Admission {
     /// As the one that finds out. [`Health::end_trial`] when it has.
     Trial,
     Denied,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            answered_at: AtomicU64::new(0),
+            late: AtomicU32::new(0),
+            given_up: AtomicU64::new(NONE),
+            suspect: AtomicBool::new(false),
+            trial: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Health {
@@ -71,16 +88,27 @@ impl Health {
         }
         if self.late.load(Relaxed) != 0 {
             self.late.store(0, Relaxed);
+            self.given_up.store(NONE, Relaxed);
         }
         self.suspect.load(Relaxed) && self.suspect.swap(false, Relaxed)
     }
 
     /// A request that was sent at `sent` is late, or is so still. True if the pod is silent.
     pub(super) fn late(&self, client: &Client, sent: Instant, is_first: bool) -> bool {
-        if self.answered_at.load(Relaxed) > client.millis(sent) {
+        let sent = client.millis(sent);
+        if self.answered_at.load(Relaxed) > sent {
             return false;
         }
         let before = self.late.fetch_add(u32::from(is_first), Relaxed);
-        before + u32::from(is_first) >= LATE_ONES && client.answers_since(sent)
+        let since = sent.min(self.given_up.load(Relaxed));
+        before + u32::from(is_first) >= LATE_ONES && client.answers_since(since)
+    }
+
+    /// A late request that was sent at `sent` is waited for no more.
+    pub(super) fn gave_up(&self, client: &Client, sent: Instant) {
+        let sent = client.millis(sent);
+        if self.answered_at.load(Relaxed) <= sent {
+            self.given_up.fetch_min(sent, Relaxed);
+        }
     }
 }

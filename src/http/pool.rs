@@ -293,6 +293,11 @@ impl Pool {
         state.links.retire();
     }
 
+    /// A request that was sent at `sent` was late, and nobody waits for it any more.
+    pub(super) fn gave_up(&self, sent: Instant) {
+        self.health.gave_up(&self.client, sent);
+    }
+
     /// The pod has answered a request that was sent at `sent`.
     pub(super) fn answered(&self, sent: Instant) {
         let now = Instant::now();
