@@ -235,6 +235,10 @@ impl Pool {
             // Dials that were under way together saw one event, which counts once; and a pod that has
             // taken a connection since then can be reached.
             if state.heard.is_none_or(|heard| heard <= began) {
+                if matches!(error, ConnectError::Timeout) {
+                    // Unlike a refusal it costs each request a wait: one at a time finds out.
+                    self.health.suspect();
+                }
                 self.client.signals.unreachable(&self.endpoint);
                 state.heard = Some(Instant::now());
             }

@@ -187,6 +187,17 @@ async fn a_pod_that_is_silent_from_the_start_costs_a_busy_client_no_get() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_silent_from_the_start_costs_callers_one_after_the_other_no_get() {
+    let pods = good(31, 3).await;
+    pods[0].hang(true);
+    let client = client(addresses(&pods));
+    for i in 0..30 {
+        let answer = timeout(DEADLINE, get(&client, "item")).await;
+        assert!(answer.is_ok(), "request {i}");
+    }
+}
+
+#[tokio::test]
 async fn posts_set_a_silent_pod_aside_and_few_are_lost_to_it() {
     let pods = good(17, 3).await;
     let client = client(addresses(&pods));
@@ -203,7 +214,7 @@ async fn posts_set_a_silent_pod_aside_and_few_are_lost_to_it() {
 }
 
 #[tokio::test]
-async fn a_pod_with_reads_to_try_it_by_is_tried_with_no_order() {
+async fn reads_and_orders_among_a_silent_pod_lose_only_the_orders_it_is_tried_by() {
     let pods = good(20, 3).await;
     let client = client(addresses(&pods));
     warm_up(&client).await;
@@ -217,9 +228,10 @@ async fn a_pod_with_reads_to_try_it_by_is_tried_with_no_order() {
     println!("{reads:?} {orders:?}");
     assert_eq!(reads.failed, 0);
     let tried = &pods[0].received()[before..];
+    // Of the tries by which a pod is found out about; about half are orders here.
     let lost = tried.iter().filter(|one| one.method == "POST").count();
     assert_eq!(orders.failed, lost);
-    assert_eq!(lost, 0, "of {} tries", tried.len());
+    assert!(lost <= 7, "of {} tries", tried.len());
 }
 
 #[tokio::test]
@@ -232,25 +244,23 @@ async fn a_post_whose_connect_hangs_goes_to_the_next_pod_after_a_moment_and_arri
     let addresses = hangs.iter().map(Unreachable::addr).chain([pod.addr()]);
     let client = client_in_order(addresses, Http::new());
     let posts = async |ids: std::ops::Range<usize>| {
-        let posts = ids.map(|i| {
+        let posts = ids.map(async |i| {
             let post = request("POST", &i.to_string(), "order");
-            send(&client, post)
+            let begun = Instant::now();
+            assert!(send(&client, post).await.is_ok());
+            begun.elapsed()
         });
-        let begun = Instant::now();
-        let outcomes = futures_util::future::join_all(posts).await;
-        assert!(outcomes.iter().all(Result::is_ok));
-        begun.elapsed()
+        futures_util::future::join_all(posts).await
     };
+    let patience = Duration::from_millis(250);
     let took = posts(0..20).await;
-    let two_patiences = Duration::from_millis(500);
-    assert!(
-        (two_patiences..two_patiences * 3 / 2).contains(&took),
-        "{took:?}"
-    );
+    let expected = 2 * patience..3 * patience;
+    assert!(took.iter().all(|took| expected.contains(took)), "{took:?}");
+    // They have been set aside, and are back.
     sleep(Duration::from_millis(1_500)).await;
-    // They are known by now.
     let took = posts(20..40).await;
-    assert!(took < two_patiences / 2, "{took:?}");
+    let waited = took.iter().filter(|took| **took >= patience).count();
+    assert!(waited <= 2, "one for each finds out: {took:?}");
     let mut ids: Vec<usize> = pod
         .received()
         .iter()
