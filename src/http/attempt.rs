@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     HttpBody, HttpError,
     connection::{Connection, Sending},
+    health::Late,
     outgoing::Outgoing,
     pod::HttpPod,
 };
@@ -20,7 +21,7 @@ pub(super) struct Attempt {
     /// The connection was closed by the time the request came: the next one is new, and decides.
     is_renewed: bool,
     /// It was reported as late.
-    pub(super) is_late: bool,
+    is_late: bool,
 }
 
 enum Phase {
@@ -34,6 +35,7 @@ struct Sent {
     connection: Connection,
     sending: Sending,
     at: Instant,
+    is_doubted: bool,
     is_connect: bool,
 }
 
@@ -101,6 +103,24 @@ impl Attempt {
         }
     }
 
+    /// The request is out and late. True if its pod has fallen silent, which is reported.
+    pub(super) fn late(&mut self, now: Instant) -> bool {
+        let Phase::Answer(sent) = &self.phase else {
+            return false;
+        };
+        let late = Late {
+            sent: sent.at,
+            is_doubted: sent.is_doubted,
+            is_first: !std::mem::replace(&mut self.is_late, true),
+        };
+        let is_silent = self.pod.pool.late(&late, now);
+        if is_silent {
+            // It tells no more, and may last.
+            self.pod.end_trial();
+        }
+        is_silent
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
         let done = match &mut self.phase {
             Phase::Connect => {
@@ -144,6 +164,7 @@ impl Attempt {
             connection,
             sending,
             at,
+            is_doubted: self.pod.pool.is_doubted(),
             is_connect,
         }));
         Ok(())

@@ -43,8 +43,8 @@ impl Client {
             start: Instant::now(),
             latencies: Latencies::new(),
             answered_from: AtomicU64::new(0),
-            // 5 % of the requests, from nothing: strictly no more.
-            hedges: Budget::new(50, 0, 100),
+            // 5 % of the requests, and one: a new client's first request may meet a pod that hangs.
+            hedges: Budget::new(50, 1, 100),
             // 20 %, and a purse for the requests that one dead pod of a busy service leaves behind.
             retries: Budget::new(200, i64::from(RETRIES_AT_ONCE), 500),
             retrying: AtomicU32::new(0),

@@ -393,28 +393,22 @@ impl Tries {
             return self.begin(false);
         }
         self.be_patient(self.patience, now);
-        if self.may_hedge() {
+        if self.may_hedge(now) {
             return self.begin(true);
         }
         None
     }
 
     /// Reports the tries that are late. Whether the request may go to another pod as well.
-    fn may_hedge(&mut self) -> bool {
+    fn may_hedge(&mut self, now: Instant) -> bool {
         let mut late = None;
         for one in self.under_way.iter_mut().flatten() {
-            let Some(sent) = one.attempt.sent_at() else {
+            if one.attempt.sent_at().is_none() {
                 // Another pod has been found, but no connection yet.
                 return false;
-            };
-            let pool = Arc::clone(&one.attempt.pod.pool);
-            let is_first = !mem::replace(&mut one.attempt.is_late, true);
-            let is_silent = pool.health.late(&pool.client, sent, is_first);
-            if is_silent {
-                one.attempt.pod.end_trial();
-                pool.silent();
             }
-            late = Some((Arc::clone(&pool.client), is_silent));
+            let is_silent = one.attempt.late(now);
+            late = Some((Arc::clone(&one.attempt.pod.pool.client), is_silent));
         }
         let Some((client, is_silent)) = late else {
             return false;

@@ -246,7 +246,13 @@ async fn posts_among_pods_that_break_off_anywhere_arrive_once_or_fail_with_the_t
         let client = client.clone();
         posts.spawn(async move {
             let sent = body(number, length);
-            let post = streamed("POST", &format!("{number}-{length}"), sent, piece, says_length);
+            let post = streamed(
+                "POST",
+                &format!("{number}-{length}"),
+                sent,
+                piece,
+                says_length,
+            );
             let mut outcome = send(&client, post).await;
             if let Ok(response) = &mut outcome {
                 // Perhaps it breaks off; the connection is not for others before.

@@ -30,6 +30,7 @@ type Mutex<T> = std::sync::Mutex<T>;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Conduct {
     Answers,
+    /// How long it takes is asked again when the request has come.
     AnswersAfter(Duration),
     /// The connection ends in the middle.
     Ends(Moment, How),
@@ -133,10 +134,7 @@ impl Pod {
     }
 
     /// Does these, one a request, and answers from then on.
-    pub(crate) async fn scripted(
-        ip: [u8; 4],
-        script: impl IntoIterator<Item = Conduct>,
-    ) -> Self {
+    pub(crate) async fn scripted(ip: [u8; 4], script: impl IntoIterator<Item = Conduct>) -> Self {
         let mut script: VecDeque<Conduct> = script.into_iter().collect();
         Self::start(ip, move || script.pop_front().unwrap_or(Conduct::Answers)).await
     }
@@ -223,7 +221,7 @@ async fn serve(mut stream: TcpStream, seen: &Seen, addr: SocketAddr) -> io::Resu
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     loop {
-        let conduct = lock(&seen.conduct)();
+        let mut conduct = lock(&seen.conduct)();
         let whole = read_request(&mut stream, &mut buffer, conduct).await;
         let (method, id) = line(&buffer);
         let Ok(Some((body, end))) = whole else {
@@ -234,6 +232,10 @@ async fn serve(mut stream: TcpStream, seen: &Seen, addr: SocketAddr) -> io::Resu
             return end_with(stream, conduct);
         };
         buffer.drain(..end);
+        if let Conduct::AnswersAfter(_) = conduct {
+            // The connection may have been free since long.
+            conduct = lock(&seen.conduct)();
+        }
         let received = Received {
             method,
             id,

@@ -142,7 +142,9 @@ async fn retries_can_be_switched_off() {
 async fn a_request_that_one_pod_failed_goes_to_no_other_unpermitted_though_one_is_still_dialled() {
     for settings in [
         Http::new().retries(false),
-        Http::new().retries(false).connect_timeout(Duration::from_millis(500)),
+        Http::new()
+            .retries(false)
+            .connect_timeout(Duration::from_millis(500)),
     ] {
         let hangs = Unreachable::start([127, 0, 3, 20]).await;
         let pods = [
@@ -215,9 +217,8 @@ async fn a_late_put_goes_to_another_pod_only_when_all_of_its_body_is_known() {
         let (send_piece, mut receive) = tokio::sync::mpsc::channel::<Bytes>(1);
         let frames = futures_util::stream::poll_fn(move |cx| {
             let piece = receive.poll_recv(cx);
-            piece.map(|piece| {
-                piece.map(|piece| Ok::<_, HttpError>(hyper::body::Frame::data(piece)))
-            })
+            piece
+                .map(|piece| piece.map(|piece| Ok::<_, HttpError>(hyper::body::Frame::data(piece))))
         });
         let put = hyper::Request::put("http://web.default/item")
             .body(http_body_util::StreamBody::new(frames))

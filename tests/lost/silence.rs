@@ -286,9 +286,11 @@ async fn a_suspected_pod_gets_no_second_request_from_those_that_are_late_elsewhe
     let first = run(&client, "GET", 60, DEADLINE).await;
     assert_eq!(first.failed, 0, "{first:?}");
     sleep(Duration::from_millis(300)).await;
-    pods[0].most_busy();
+    let before = pods[0].requests();
     let then = run(&client, "GET", 200, DEADLINE).await;
     assert_eq!(then.failed, 0, "{then:?}");
-    let most = pods[0].most_busy();
-    assert!(most <= 2, "{most} at once");
+    let tries = pods[0].requests() - before;
+    println!("{tries} tries");
+    // As many as without those: after 200, 400, 800 ms and those that slip in.
+    assert!(tries <= 8, "{tries} tries");
 }

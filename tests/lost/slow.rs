@@ -38,24 +38,37 @@ fn seen(pods: &[Pod]) -> usize {
 
 /// So many GETs, at this pace: each must be answered. How often any pod was seen set aside, of the looks.
 async fn run(client: &Client, pods: &[Pod], requests: usize, pace: Duration) -> (usize, usize) {
-    let mut pace = interval(pace);
-    let mut calls = JoinSet::new();
-    for _ in 0..requests {
-        pace.tick().await;
-        let client = client.clone();
-        calls.spawn(async move {
-            let response = send(&client, request("GET", "item", "")).await;
-            read(response.expect("an answer")).await.expect("a body");
-        });
-    }
+    let calls = async {
+        let mut pace = interval(pace);
+        let mut calls = JoinSet::new();
+        for _ in 0..requests {
+            pace.tick().await;
+            let client = client.clone();
+            calls.spawn(async move {
+                let response = send(&client, request("GET", "item", "")).await;
+                read(response.expect("an answer")).await.expect("a body");
+            });
+        }
+        calls.join_all().await;
+    };
     let (mut looks, mut aside) = (0, 0);
-    while !calls.is_empty() {
-        while calls.try_join_next().is_some_and(|call| call.is_ok()) {}
-        looks += pods.len();
-        aside += pods.iter().filter(|pod| is_aside(client, pod)).count();
-        sleep(Duration::from_millis(10)).await;
+    let look = async {
+        loop {
+            looks += pods.len();
+            aside += pods.iter().filter(|pod| is_aside(client, pod)).count();
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = calls => {}
+        () = look => {}
     }
     (looks, aside)
+}
+
+/// The twentieth that late requests may add, and the one that a client begins with.
+const fn budget(requests: usize) -> usize {
+    requests / 20 + 1
 }
 
 const SLOW: Duration = Duration::from_secs(2);
@@ -69,8 +82,9 @@ async fn a_service_that_takes_two_seconds_sees_no_cut_and_hardly_any_duplicate()
     let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(10)).await;
     let extra = seen(&pods) - requests;
     println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
-    assert!(extra <= requests / 20, "{extra} more than {requests}");
-    assert_eq!(aside, 0, "of {looks} looks");
+    assert!(extra <= budget(requests), "{extra} more than {requests}");
+    // The first answers make the other pods look silent, for 100 ms at most.
+    assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
 }
 
 #[tokio::test]
@@ -86,7 +100,10 @@ async fn a_service_that_turns_slow_at_once_sees_no_cut_and_hardly_any_duplicate(
     let extra = seen(&pods) - before - requests;
     println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
     // What was earned before counts as well.
-    assert!(extra <= (requests + 200) / 20, "{extra} more than {requests}");
+    assert!(
+        extra <= budget(requests + 200),
+        "{extra} more than {requests}"
+    );
     assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
 }
 
@@ -107,6 +124,6 @@ async fn a_service_of_which_some_answers_take_long_sees_hardly_any_duplicate() {
     let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(2)).await;
     let extra = seen(&pods) - requests;
     println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
-    assert!(extra <= requests / 20, "{extra} more than {requests}");
+    assert!(extra <= budget(requests), "{extra} more than {requests}");
     assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
 }
