@@ -63,7 +63,8 @@ fn body(number: usize, length: usize) -> Bytes {
     bytes.collect()
 }
 
-const LENGTH: usize = 100_000;
+/// Little enough to be kept, where that is allowed.
+const LENGTH: usize = 60_000;
 
 fn moments() -> impl Iterator<Item = Moment> {
     let bytes = [0, 1, 2, 20, 60].map(Moment::Byte);
@@ -128,9 +129,8 @@ async fn check_post(
         }
         Err(error) => {
             assert!(!matches!(moment, Moment::Answer(39..)), "{case}: {error}");
-            if may_have_been_seen {
-                assert!(!error.is_unsent(), "{case}: {error}");
-            }
+            // And if it was not seen, a good pod was there.
+            assert!(!error.is_unsent(), "{case}: {error}");
         }
     }
 }

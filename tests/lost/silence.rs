@@ -10,8 +10,8 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{
-    Client, client, client_in_order, get, is_aside, pending,
-    pod::{Conduct, Pod, Unreachable},
+    Client, PATIENCE, client, client_in_order, get, is_aside, pending,
+    pod::{Pod, Unreachable},
     read, request, send, until, warm_up,
 };
 
@@ -271,26 +271,29 @@ async fn a_post_whose_connect_hangs_goes_to_the_next_pod_after_a_moment_and_arri
 }
 
 #[tokio::test]
-async fn a_suspected_pod_gets_no_second_request_from_those_that_are_late_elsewhere() {
-    let pods = [
-        Pod::good([127, 0, 4, 26]).await,
-        Pod::start([127, 0, 4, 27], || {
-            Conduct::AnswersAfter(Duration::from_millis(100))
-        })
-        .await,
-    ];
+async fn a_late_request_does_not_go_to_a_pod_that_is_set_aside() {
+    let pods = good(26, 2).await;
     let client = client_in_order(addresses(&pods), Http::new());
     warm_up(&client).await;
-    // The first pod answers in no time, so all that goes to the second is late.
     pods[0].hang(true);
-    let first = run(&client, "GET", 60, DEADLINE).await;
-    assert_eq!(first.failed, 0, "{first:?}");
-    sleep(Duration::from_millis(300)).await;
+    // Until it is away for about a second at a time.
+    run(&client, "GET", 300, DEADLINE).await;
+    let asks = async {
+        for is_away in [false, true] {
+            while is_aside(&client, &pods[0]) != is_away {
+                get(&client, "item").await;
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    timeout(PATIENCE, asks).await.expect("it is set aside anew");
     let before = pods[0].requests();
-    let then = run(&client, "GET", 200, DEADLINE).await;
-    assert_eq!(then.failed, 0, "{then:?}");
-    let tries = pods[0].requests() - before;
-    println!("{tries} tries");
-    // As many as without those: after 200, 400, 800 ms and those that slip in.
-    assert!(tries <= 8, "{tries} tries");
+    pods[1].hang(true);
+    let answers = async {
+        sleep(Duration::from_millis(200)).await;
+        pods[1].hang(false);
+    };
+    let (answered, ()) = tokio::join!(get(&client, "item"), answers);
+    assert_eq!(answered, pods[1].addr());
+    assert_eq!(pods[0].requests(), before);
 }

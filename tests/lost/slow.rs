@@ -88,6 +88,31 @@ async fn a_service_that_takes_two_seconds_sees_no_cut_and_hardly_any_duplicate()
 }
 
 #[tokio::test]
+async fn a_pod_that_was_late_once_is_not_set_aside_again_while_no_other_is_asked() {
+    let mut pods = Vec::new();
+    for ip in 10..=12 {
+        pods.push(Pod::good([127, 0, 5, ip]).await);
+    }
+    let client = client(pods.iter().map(Pod::addr));
+    warm_up(&client).await;
+    pods[0].hang(true);
+    let mut orders = JoinSet::new();
+    for i in 0..9 {
+        let client = client.clone();
+        orders.spawn(async move { send(&client, request("POST", &i.to_string(), "")).await });
+        sleep(Duration::from_millis(3)).await;
+    }
+    let mut aside = 0;
+    for _ in 0..150 {
+        aside += usize::from(is_aside(&client, &pods[0]));
+        sleep(Duration::from_millis(10)).await;
+    }
+    pods[0].hang(false);
+    assert!(orders.join_all().await.iter().all(Result::is_ok));
+    assert!((1..=20).contains(&aside), "aside for {aside} of 150 looks");
+}
+
+#[tokio::test]
 async fn a_service_that_turns_slow_at_once_sees_no_cut_and_hardly_any_duplicate() {
     let told = watch::Sender::new(Duration::from_millis(5));
     let pods = pods(4, &told, seed()).await;
