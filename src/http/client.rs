@@ -43,8 +43,8 @@ impl Client {
             start: Instant::now(),
             latencies: Latencies::new(),
             answered_from: AtomicU64::new(0),
-            // 5 % of the requests, from nothing: strictly no more.
-            hedges: Budget::new(50, 0, 100),
+            // 5 % of the requests, and one: a new client's first request may meet a pod that hangs.
+            hedges: Budget::new(50, 1, 100),
             // 20 %, and a purse for the requests that one dead pod of a busy service leaves behind.
             retries: Budget::new(200, i64::from(RETRIES_AT_ONCE), 500),
             retrying: AtomicU32::new(0),
@@ -70,9 +70,9 @@ impl Client {
         at.as_millis() as u64
     }
 
-    /// Whether a request has been answered that was sent after this moment.
-    pub(super) fn answers_since(&self, sent: Instant) -> bool {
-        self.answered_from.load(Relaxed) > self.millis(sent)
+    /// Whether a request has been answered that was sent after this moment, in milliseconds since the start.
+    pub(super) fn answers_since(&self, sent: u64) -> bool {
+        self.answered_from.load(Relaxed) > sent
     }
 
     /// From when on a request without an answer is late.

@@ -171,7 +171,7 @@ impl Http {
 
     /// Whether a request that is late is sent to another pod as well, and the first answer wins. Late is
     /// three times what 99 of 100 recent requests took, and 20 ms at least; requests are the same as with
-    /// [`retries`](Self::retries), and at most 5 % of all. Default on.
+    /// [`retries`](Self::retries), and at most 5 % of all, and one. Default on.
     ///
     /// This is what a pod that hangs is survived by. A fixed limit would cut slow but healthy answers.
     pub fn hedging(mut self, on: bool) -> Self {

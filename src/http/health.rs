@@ -2,7 +2,11 @@
 //!
 //! A refused connect is certain. Silence is not: the pod may be slow, or all may be. So a pod counts as
 //! silent only if two requests to it are late, it has answered nothing since they were sent, and requests
-//! sent later have been answered by others. It is set aside as one that refuses, and comes back with one
+//! sent later have been answered by others. Where callers come one after the other none is sent later; there an
+//! answer counts that others gave after an earlier late request was given up and before this one was sent.
+//!
+//! Each report needs an answer of its own: where all pods turn slow together, the first answer makes the others look
+//! silent, once. It is set aside as one that refuses, and comes back with one
 //! request at a time until it answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,17 +18,32 @@ use super::client::Client;
 /// One late request may be a slow one; another beside it is no accident.
 const LATE_ONES: u32 = 2;
 
+const NONE: u64 = u64::MAX;
+
 /// One pod's answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     /// Milliseconds since the client's start.
     answered_at: AtomicU64,
     /// Late requests since then.
     late: AtomicU32,
+    /// When the first late request was given up since then; [`NONE`].
+    given_up: AtomicU64,
+    /// When it was reported last.
+    reported_at: AtomicU64,
     /// What it takes tells nothing until it answers.
     suspect: AtomicBool,
     /// One request is finding out.
     trial: AtomicBool,
+}
+
+/// A request that should have been answered by now.
+pub(super) struct Late {
+    pub(super) sent: Instant,
+    /// The pod was doubted when it was sent.
+    pub(super) is_doubted: bool,
+    /// It was not reported before.
+    pub(super) is_first: bool,
 }
 
 /// Whether a request may go to the pod.
@@ -34,6 +53,19 @@ pub(super) enum Admission {
     /// As the one that finds out. [`Health::end_trial`] when it has.
     Trial,
     Denied,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            answered_at: AtomicU64::new(0),
+            late: AtomicU32::new(0),
+            given_up: AtomicU64::new(NONE),
+            reported_at: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
+            trial: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Health {
@@ -70,16 +102,44 @@ impl Health {
         }
         if self.late.load(Relaxed) != 0 {
             self.late.store(0, Relaxed);
+            self.given_up.store(NONE, Relaxed);
         }
         self.suspect.load(Relaxed) && self.suspect.swap(false, Relaxed)
     }
 
-    /// A request that was sent at `sent` is late, or is so still. True if the pod is silent.
-    pub(super) fn late(&self, client: &Client, sent: Instant, is_first: bool) -> bool {
-        if self.answered_at.load(Relaxed) > client.millis(sent) {
+    /// Whether others have answered since a late request was given up, and this pod has not.
+    #[inline]
+    pub(super) fn is_doubted(&self, client: &Client) -> bool {
+        let given_up = self.given_up.load(Relaxed);
+        // Within the same millisecond it was the quicker pod's answer that ended the late one.
+        given_up != NONE && client.answers_since(given_up.saturating_sub(1))
+    }
+
+    /// A request is late, or is so still. True if the pod is silent.
+    pub(super) fn late(&self, client: &Client, late: &Late) -> bool {
+        let sent = client.millis(late.sent);
+        if self.answered_at.load(Relaxed) > sent {
             return false;
         }
-        let before = self.late.fetch_add(u32::from(is_first), Relaxed);
-        before + u32::from(is_first) >= LATE_ONES && client.answers_since(sent)
+        let before = self.late.fetch_add(u32::from(late.is_first), Relaxed);
+        before + u32::from(late.is_first) >= LATE_ONES
+            && (late.is_doubted || client.answers_since(sent))
+    }
+
+    /// Whether there is anything new since the pod was reported as silent: others have answered what was sent later.
+    pub(super) fn is_news(&self, client: &Client, now: Instant) -> bool {
+        let is_news = client.answers_since(self.reported_at.load(Relaxed));
+        if is_news {
+            self.reported_at.fetch_max(client.millis(now), Relaxed);
+        }
+        is_news
+    }
+
+    /// A late request that was sent at `sent` is waited for no more. What was sent before tells nothing: where all
+    /// have become slow, the quicker of two pods has just answered and the other is about to.
+    pub(super) fn gave_up(&self, client: &Client, sent: Instant, now: Instant) {
+        if self.answered_at.load(Relaxed) <= client.millis(sent) {
+            self.given_up.fetch_min(client.millis(now), Relaxed);
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     client::Client,
     connection::{Connection, Exclusive},
     error::ConnectError,
-    health::Health,
+    health::{Health, Late},
     socket::Close,
 };
 use crate::{endpoint::Endpoint, registry::FOREVER};
@@ -263,6 +263,10 @@ impl Pool {
             // Dials that were under way together saw one event, which counts once; and a pod that has
             // taken a connection since then can be reached.
             if state.heard.is_none_or(|heard| heard <= began) {
+                if matches!(error, ConnectError::Timeout) {
+                    // Unlike a refusal it costs each request a wait: one at a time finds out.
+                    self.health.suspect();
+                }
                 self.client.signals.unreachable(&self.endpoint);
                 state.heard = Some(Instant::now());
             }
@@ -319,6 +323,26 @@ impl Pool {
         state.free.clear();
         #[cfg(feature = "http2")]
         state.links.retire();
+    }
+
+    /// Whether an earlier request was given up while others are answered.
+    #[inline]
+    pub(super) fn is_doubted(&self) -> bool {
+        self.health.is_doubted(&self.client)
+    }
+
+    /// A request is late, or is so still. True if the pod is silent.
+    pub(super) fn late(&self, late: &Late, now: Instant) -> bool {
+        let is_silent = self.health.late(&self.client, late);
+        if is_silent && self.health.is_news(&self.client, now) {
+            self.silent();
+        }
+        is_silent
+    }
+
+    /// A request that was sent at `sent` was late, and nobody waits for it any more.
+    pub(super) fn gave_up(&self, sent: Instant) {
+        self.health.gave_up(&self.client, sent, Instant::now());
     }
 
     /// The pod has answered a request that was sent at `sent`.
