@@ -30,7 +30,8 @@ use crate::{endpoint::Endpoint, registry::FOREVER};
 type Mutex<T> = std::sync::Mutex<T>;
 
 /// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
-/// on both sides and some 10 kB; the next burst of this size costs no connect.
+/// on both sides and some 30 kB here (`benches/overhead -- --memory`), hyper's buffers for the most part; the
+/// next burst of this size costs no connect.
 const MAX_IDLE: usize = 100;
 
 /// How often in an idle timeout free connections are looked at: a connection is closed by the last eighth.
