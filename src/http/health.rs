@@ -2,12 +2,12 @@
 //!
 //! A refused connect is certain. Silence is not: the pod may be slow, or all may be. So a pod counts as
 //! silent only if two requests to it are late, it has answered nothing since they were sent, and requests
-//! sent later have been answered by others. Where callers come one after the other none is sent later; there an
-//! answer counts that others gave after an earlier late request was given up and before this one was sent.
-//!
-//! Each report needs an answer of its own: where all pods turn slow together, the first answer makes the others look
-//! silent, once. It is set aside as one that refuses, and comes back with one
+//! sent later have been answered by others. It is set aside as one that refuses, and comes back with one
 //! request at a time until it answers.
+//!
+//! Where callers come one after the other none is sent later; there it counts what others have answered since an earlier
+//! late request was given up and before this one was sent. And each report needs an answer of its own: where
+//! all pods turn slow together, the first to answer makes the others look silent, but once.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
