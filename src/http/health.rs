@@ -6,8 +6,10 @@
 //! request at a time until it answers.
 //!
 //! Where callers come one after the other none is sent later; there it counts what others have answered since an earlier
-//! late request was given up and before this one was sent. And each report needs an answer of its own: where
-//! all pods turn slow together, the first to answer makes the others look silent, but once.
+//! late request was given up and before this one was sent.
+//!
+//! Where all pods turn slow together, the first to answer would make the others look silent. So the request must be late
+//! by that answer too, and each report needs an answer of its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -117,13 +119,14 @@ impl Health {
     }
 
     /// A request is late, or is so still. True if the pod is silent.
-    pub(super) fn late(&self, client: &Client, late: &Late) -> bool {
-        let sent = client.millis(late.sent);
+    pub(super) fn late(&self, client: &Client, late: &Late, now: Instant) -> bool {
+        let (sent, now) = (client.millis(late.sent), client.millis(now));
         if self.answered_at.load(Relaxed) > sent {
             return false;
         }
         let before = self.late.fetch_add(u32::from(late.is_first), Relaxed);
         before + u32::from(late.is_first) >= LATE_ONES
+            && client.is_late_now(now.saturating_sub(sent))
             && (late.is_doubted || client.answers_since(sent))
     }
 
