@@ -112,6 +112,22 @@ async fn a_pod_that_was_late_once_is_not_set_aside_again_while_no_other_is_asked
 }
 
 #[tokio::test]
+async fn the_slowest_of_slow_pods_does_not_pass_for_silent() {
+    let mut pods = Vec::new();
+    for (ip, millis) in [(13, 1_400), (14, 800), (15, 800)] {
+        let conduct = move || Conduct::AnswersAfter(Duration::from_millis(millis));
+        pods.push(Pod::start([127, 0, 5, ip], conduct).await);
+    }
+    let client = client(pods.iter().map(Pod::addr));
+    let requests = 120;
+    let (looks, aside) = run(&client, &pods, requests, Duration::from_millis(5)).await;
+    let extra = seen(&pods) - requests;
+    println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
+    assert!(extra <= budget(requests), "{extra} more than {requests}");
+    assert_eq!(aside, 0, "of {looks} looks");
+}
+
+#[tokio::test]
 async fn a_service_that_turns_slow_at_once_sees_no_cut_and_hardly_any_duplicate() {
     let told = watch::Sender::new(Duration::from_millis(5));
     let pods = pods(4, &told, seed()).await;
