@@ -350,8 +350,14 @@ impl Tries {
 
     /// No pod has it now. Whether another may get it that one may have seen.
     fn may_go_on(&mut self, client: &Arc<Client>) -> bool {
-        let has_hedge = self.under_way.iter().flatten().any(|one| one.is_hedge);
-        if self.needs_leave && !has_hedge {
+        if !self.needs_leave {
+            return true;
+        }
+        let mut under_way = self.under_way.iter_mut().flatten();
+        if let Some(hedge) = under_way.find(|one| one.is_hedge) {
+            // It was permitted, and takes the place of the one that failed.
+            hedge.is_hedge = false;
+        } else {
             if !self.message.may_repeat() || self.sent >= MAX_SENT {
                 return false;
             }

@@ -2,12 +2,14 @@
 //!
 //! A refused connect is certain. Silence is not: the pod may be slow, or all may be. So a pod counts as
 //! silent only if two requests to it are late, it has answered nothing since they were sent, and requests
-//! sent later have been answered by others. Where callers come one after the other none is sent later; there an
-//! answer counts that others gave after an earlier late request was given up and before this one was sent.
-//!
-//! Each report needs an answer of its own: where all pods turn slow together, the first answer makes the others look
-//! silent, once. It is set aside as one that refuses, and comes back with one
+//! sent later have been answered by others. It is set aside as one that refuses, and comes back with one
 //! request at a time until it answers.
+//!
+//! Where callers come one after the other none is sent later; there it counts what others have answered since an earlier
+//! late request was given up and before this one was sent.
+//!
+//! Where all pods turn slow together, the first to answer would make the others look silent. So the request must be late
+//! by that answer too, and each report needs an answer of its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -116,13 +118,14 @@ impl Health {
     }
 
     /// A request is late, or is so still. True if the pod is silent.
-    pub(super) fn late(&self, client: &Client, late: &Late) -> bool {
-        let sent = client.millis(late.sent);
+    pub(super) fn late(&self, client: &Client, late: &Late, now: Instant) -> bool {
+        let (sent, now) = (client.millis(late.sent), client.millis(now));
         if self.answered_at.load(Relaxed) > sent {
             return false;
         }
         let before = self.late.fetch_add(u32::from(late.is_first), Relaxed);
         before + u32::from(late.is_first) >= LATE_ONES
+            && client.is_late_now(now.saturating_sub(sent))
             && (late.is_doubted || client.answers_since(sent))
     }
 

@@ -334,7 +334,7 @@ impl Pool {
 
     /// A request is late, or is so still. True if the pod is silent.
     pub(super) fn late(&self, late: &Late, now: Instant) -> bool {
-        let is_silent = self.health.late(&self.client, late);
+        let is_silent = self.health.late(&self.client, late, now);
         if is_silent && self.health.is_news(&self.client, now) {
             self.silent();
         }

@@ -247,5 +247,6 @@ async fn posts_over_http2_connections_that_end_anywhere_arrive_once_or_fail_with
         }
     }
     println!("{ok} of {POSTS} answered");
-    assert!(ok > POSTS / 2, "{ok}");
+    // Half of them met a connection that broke, and each break takes up to 25 at once.
+    assert!(ok > POSTS / 5, "{ok}");
 }
