@@ -105,6 +105,15 @@ impl Connection {
         }
     }
 
+    /// It has become a tunnel (an upgrade, or a `CONNECT`), and is the caller's.
+    pub(super) fn hand_over(self) {
+        match self {
+            Self::Exclusive(_) => {}
+            #[cfg(feature = "http2")]
+            Self::Stream(stream) => stream.hand_over(),
+        }
+    }
+
     /// The response was dropped before its end was seen. Ready all the same: all has arrived, and only the
     /// last look was missing. Otherwise hyper closes rather than read what nobody wants.
     pub(super) fn abandon(self) {

@@ -212,6 +212,8 @@ impl Pool {
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
+        // Perhaps nobody waits for it any more.
+        state.start_reaping(self);
         state.end_dial(self)
     }
 

@@ -18,6 +18,9 @@ pub(super) struct Link {
     id: u64,
     sender: SendRequest<Outgoing>,
     streams: usize,
+    /// Streams that have become tunnels. Nobody tells when they end, so they keep their places, and a
+    /// connection on which they have taken all gets a successor.
+    tunnels: usize,
     /// What the pod permits, or our own limit.
     max_streams: usize,
     idle_since: Instant,
@@ -37,6 +40,7 @@ impl Link {
             id,
             sender,
             streams: 0,
+            tunnels: 0,
             max_streams,
             idle_since: Instant::now(),
             expires,
@@ -49,7 +53,8 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        !self.is_retired && self.streams < self.max_streams && !self.sender.is_closed()
+        let taken = self.streams + self.tunnels;
+        !self.is_retired && taken < self.max_streams && !self.sender.is_closed()
     }
 
     fn is_old(&self, now: Instant) -> bool {
@@ -89,6 +94,16 @@ impl Links {
             }
         }
         self.drop_spent();
+    }
+
+    /// A stream has become a tunnel. The connection lives as long as its tunnels do, whether it is known here
+    /// or not.
+    fn hand_over(&mut self, id: u64) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.tunnels += 1;
+            link.is_retired |= link.tunnels >= link.max_streams;
+        }
+        self.close(id);
     }
 
     /// The pod permits another number of streams.
@@ -146,6 +161,13 @@ impl Stream {
     pub(super) fn forget(mut self) -> u64 {
         self.pool = Weak::new();
         self.link
+    }
+
+    /// The stream is the caller's from now on.
+    pub(super) fn hand_over(mut self) {
+        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
+            pool.with_links(|links| links.hand_over(self.link));
+        }
     }
 }
 
