@@ -127,6 +127,7 @@ impl Driver {
             self.snapshot.store(Arc::new(published.into_snapshot()));
         }
         self.status.store(Arc::new(self.registry.status().clone()));
+        self.registry.tell_services();
         (thread_time() - start, stored)
     }
 
@@ -151,6 +152,7 @@ impl Driver {
     fn tick(&mut self) {
         self.registry.on_tick(self.now);
         black_box(self.registry.publish());
+        self.registry.tell_services();
     }
 
     fn answers(&mut self, replaced: fn(usize) -> usize) -> Vec<Duration> {

@@ -122,10 +122,26 @@ impl Builder {
         self
     }
 
-    /// How long a removed endpoint keeps its counters and connections, in case it returns. Default
-    /// 30 s, the grace period of a terminating pod.
+    /// How long a removed endpoint keeps its counters, in case it returns, and what is in flight on it.
+    /// Default 30 s, the grace period of a terminating pod. Services that listen
+    /// ([`NewService::removed`]) close idle connections at once and the others when this is over.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
+        self
+    }
+
+    /// Connects to a new endpoint before it takes requests: it joins the set once a connect to it has
+    /// succeeded or failed (then set aside, as any that refuses), at the latest after `deadline`.
+    ///
+    /// Default off: inside a cluster a connect costs a request less than a millisecond, and an endpoint
+    /// that waits is capacity that is missing. Turn it on where connects are dear, as with TLS or across
+    /// zones; 1 s, linkerd's connect timeout, is a good value. Zero is off.
+    ///
+    /// No endpoint waits while no other takes requests, when it returns within
+    /// [`linger`](Self::linger), or where its service does not connect by itself
+    /// ([`NewService::warm`]). Removals never wait: an address that left DNS gets no new request.
+    pub fn warm_up(mut self, deadline: Duration) -> Self {
+        self.config.warm_up = Some(deadline);
         self
     }
 

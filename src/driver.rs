@@ -163,6 +163,8 @@ impl<N: NewService> Loop<N> {
             published.map(Published::into_snapshot),
             self.registry.status(),
         );
+        // Now that no new pick finds those that left.
+        self.registry.tell_services();
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -89,6 +89,9 @@ struct Counters {
     refusals: AtomicU32,
     /// How often a success ended such a row. The same writers and reader.
     recoveries: AtomicU32,
+    /// Whether the driver waits for a connect that succeeds. Set by the driver before anybody dials;
+    /// cleared by that connect, or by the driver that waits no longer.
+    warming: AtomicBool,
 }
 
 impl Endpoint {
@@ -162,15 +165,25 @@ impl Endpoint {
         self.counters.refusals.fetch_add(1, Relaxed);
     }
 
-    /// A connect succeeded; true if that ends a row of failures. Reads before it writes, so that
-    /// healthy endpoints share the line.
+    /// A connect succeeded; true if that is news for the driver: it ends a row of failures, or is what
+    /// a warming endpoint waits for. Reads before it writes, so that healthy endpoints share the line.
     pub(crate) fn connected(&self) -> bool {
         let ends = self.counters.refusals.load(Relaxed) != 0
             && self.counters.refusals.swap(0, Relaxed) != 0;
         if ends {
             self.counters.recoveries.fetch_add(1, Relaxed);
         }
-        ends
+        let warms = self.is_warming() && self.counters.warming.swap(false, Relaxed);
+        ends || warms
+    }
+
+    /// Whether the driver waits for a connect that succeeds.
+    pub(crate) fn is_warming(&self) -> bool {
+        self.counters.warming.load(Relaxed)
+    }
+
+    pub(crate) fn set_warming(&self, warming: bool) {
+        self.counters.warming.store(warming, Relaxed);
     }
 
     #[inline]
@@ -299,6 +312,18 @@ mod tests {
     fn an_endpoint_takes_as_much_memory_as_its_documentation_says() {
         // `Arc` puts its two counts in front, padded to the alignment.
         assert_eq!(size_of::<Endpoint>() + align_of::<Endpoint>(), 384);
+    }
+
+    #[test]
+    fn a_connect_is_news_only_if_it_ends_a_row_of_failures_or_somebody_waits_for_it() {
+        let endpoint = endpoint("db-0");
+        assert!(!endpoint.connected());
+        endpoint.refused();
+        assert!(endpoint.connected() && !endpoint.connected());
+        endpoint.set_warming(true);
+        assert!(endpoint.connected() && !endpoint.connected());
+        let recoveries = endpoint.connects().recoveries;
+        assert_eq!(recoveries, 1, "a first connect ends no row");
     }
 
     #[test]

@@ -15,17 +15,18 @@
 //!
 //! let published = registry.publish().expect("the set changed");
 //! assert_eq!(published.snapshot().set().len(), 1);
+//! registry.tell_services(); // what became of them, when the readers have the snapshot
 //! assert!(registry.publish().is_none(), "nothing changed since");
 //! assert!(registry.next_deadline() > Some(now), "ask again later");
 //! ```
 
-use std::{fmt, sync::Arc};
+use std::{fmt, mem, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
 use crate::{
-    eject::{Connectivity, Update},
+    eject::Update,
     endpoint::Endpoint,
     probe::{Observation, ProbeError, Role},
     resolve::{Resolution, ResolveError},
@@ -33,47 +34,32 @@ use crate::{
 };
 
 mod answers;
+#[cfg(test)]
+mod by_hand;
 mod cadence;
 mod config;
 mod emptiness;
+mod lifecycle;
 #[cfg(test)]
 mod model;
 mod roles;
+mod slot;
 mod snapshot;
 mod status;
+mod warming;
 
 use answers::Fingerprint;
 use cadence::Cadence;
 pub(crate) use config::FOREVER;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
+use lifecycle::Fate;
+pub use lifecycle::NewService;
 use roles::Roles;
+use slot::{Presence, Slot};
 pub use snapshot::{Published, Snapshot};
 pub(crate) use status::Ago;
 pub use status::Status;
-
-/// Makes the service of an endpoint, when the endpoint appears. Closures of the endpoint count.
-///
-/// It runs in the driver: return at once and connect later.
-pub trait NewService: Send + Sync + 'static {
-    /// The service. Cloned for every request, so it should be a handle.
-    type Service: Clone + Send + Sync + 'static;
-
-    /// Makes it.
-    fn new_service(&self, endpoint: &Arc<Endpoint>) -> Self::Service;
-}
-
-impl<F, S> NewService for F
-where
-    F: Fn(&Arc<Endpoint>) -> S + Send + Sync + 'static,
-    S: Clone + Send + Sync + 'static,
-{
-    type Service = S;
-
-    fn new_service(&self, endpoint: &Arc<Endpoint>) -> S {
-        self(endpoint)
-    }
-}
 
 /// The state of one service's discovery. See the [module](self).
 pub struct Registry<N: NewService> {
@@ -89,38 +75,18 @@ pub struct Registry<N: NewService> {
     asked_at: Instant,
     /// Order-free sum of the last whole answer, while it says all there is to say about the set.
     settled: Option<Fingerprint>,
-    /// The earliest end of a linger, an ejection, a claim, among all slots.
+    /// The earliest end of a wait, a linger, an ejection, a claim, among all slots.
     slot_deadline: Option<Instant>,
+    /// Services of endpoints that are forgotten, and when what is still in flight on them ends.
+    draining: Vec<(Instant, N::Service)>,
     /// How many endpoints of the set are at each position.
     sizes: [usize; Position::COUNT],
     generation: u64,
     dirty: bool,
     added: Vec<Arc<Endpoint>>,
     removed: Vec<Arc<Endpoint>>,
-}
-
-/// One address and what the writer knows of it.
-struct Slot<S> {
-    /// The endpoint's rank, at hand: an answer is compared with all of them.
-    rank: u64,
-    endpoint: Arc<Endpoint>,
-    service: S,
-    presence: Presence,
-    position: Position,
-    connectivity: Connectivity,
-    /// When an answer listed it last; see [`Registry::last_seen`].
-    seen: Instant,
-    /// Whole answers in a row that lacked it.
-    misses: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
-    /// In the set. Lacking in enough whole answers, confirmed empty or too stale: Absent.
-    Live,
-    /// Not in the set; keeps counters and service. Listed again: Live. Linger over, or a connect
-    /// fails: dropped.
-    Absent { since: Instant },
+    /// What services are to be told once the readers know.
+    fates: Vec<(Fate, N::Service)>,
 }
 
 impl<N: NewService> Registry<N> {
@@ -139,11 +105,13 @@ impl<N: NewService> Registry<N> {
             asked_at: now,
             settled: None,
             slot_deadline: None,
+            draining: Vec::new(),
             sizes: [0; Position::COUNT],
             generation: 0,
             dirty: false,
             added: Vec::new(),
             removed: Vec::new(),
+            fates: Vec::new(),
         }
     }
 
@@ -189,41 +157,35 @@ impl<N: NewService> Registry<N> {
 
     /// Connects failed or succeeded again, as the endpoints' counters tell.
     pub fn on_alarm(&mut self, now: Instant) {
-        let rng = &mut self.rng;
+        let (rng, linger) = (&mut self.rng, self.config.linger);
         let mut failed = false;
-        self.slots.retain_mut(|slot| {
-            match slot
-                .connectivity
-                .update(now, slot.endpoint.connects(), rng.random())
-            {
-                Update::None | Update::Returned => true,
-                Update::Failed => {
-                    failed = true;
-                    // Gone from DNS and gone from the network: no reason to keep its connections.
-                    slot.presence == Presence::Live
-                }
-            }
+        let gone = self.slots.extract_if(.., |slot| {
+            let connects = slot.endpoint.connects();
+            let fails = slot.connectivity.update(now, connects, rng.random()) == Update::Failed;
+            failed |= fails;
+            // Gone from DNS and gone from the network: whoever returns there is another pod.
+            fails && !slot.is_listed()
         });
+        self.draining
+            .extend(gone.map(|slot| slot.drained(now, linger)));
         if failed {
             self.cadence.refresh(now, &self.config);
         }
+        self.admit(|slot| !slot.endpoint.is_warming() || slot.connectivity.is_ejected());
         self.reposition();
     }
 
     /// A probe saw something of the endpoint with this id, or failed to.
     pub fn on_observed(&mut self, now: Instant, id: u64, result: Result<Observation, ProbeError>) {
-        let live = self
-            .slots
-            .iter()
-            .filter(|slot| slot.presence == Presence::Live);
+        let mut live = self.slots.iter().filter(|slot| slot.is_live());
         // A last report of an endpoint that just left says nothing about the set.
-        if live.into_iter().any(|slot| slot.endpoint.id() == id) {
+        if live.any(|slot| slot.endpoint.id() == id) {
             self.roles.observe(now, id, result);
             self.reposition();
         }
     }
 
-    /// Time passed: ends lingers, ejections, claims and staleness that are due.
+    /// Time passed: ends waits, lingers, ejections, claims and staleness that are due.
     pub fn on_tick(&mut self, now: Instant) {
         if let Some(lease) = self.config.claim_lease {
             self.roles.expire(now, lease);
@@ -232,11 +194,8 @@ impl<N: NewService> Registry<N> {
             slot.connectivity.expire(now);
         }
         self.drop_stale(now);
-        let linger = self.config.linger;
-        self.slots.retain(|slot| match slot.presence {
-            Presence::Live => true,
-            Presence::Absent { since } => now < since + linger,
-        });
+        self.end_lingers(now);
+        self.admit(|slot| matches!(slot.presence, Presence::Warming { until } if until <= now));
         self.reposition();
     }
 
@@ -258,15 +217,11 @@ impl<N: NewService> Registry<N> {
 
     /// The new snapshot, if the set changed since the last call.
     pub fn publish(&mut self) -> Option<Published<N::Service>> {
-        if !std::mem::take(&mut self.dirty) {
+        if !mem::take(&mut self.dirty) {
             return None;
         }
         self.generation += 1;
-        let live = || {
-            self.slots
-                .iter()
-                .filter(|slot| slot.presence == Presence::Live)
-        };
+        let live = || self.slots.iter().filter(|slot| slot.is_live());
         let sizes = self.sizes;
         let total = sizes.iter().sum();
         let (mut endpoints, mut services) = (Vec::with_capacity(total), Vec::with_capacity(total));
@@ -284,8 +239,8 @@ impl<N: NewService> Registry<N> {
                 set: Arc::new(EndpointSet::from_groups(endpoints, sizes, self.generation)),
                 services: services.into(),
             },
-            added: std::mem::take(&mut self.added),
-            removed: std::mem::take(&mut self.removed),
+            added: mem::take(&mut self.added),
+            removed: mem::take(&mut self.removed),
         })
     }
 
@@ -296,9 +251,17 @@ impl<N: NewService> Registry<N> {
 
     // ===== what follows from an event =====
 
-    /// Puts every endpoint where its role and its connects say. Endpoints outside the set have no
-    /// position, but deadlines.
+    /// Puts every endpoint where its role and its connects say.
     fn reposition(&mut self) {
+        self.position_all();
+        if self.status.warming > 0 && !self.has_available() {
+            self.admit(|_| true);
+            self.position_all();
+        }
+    }
+
+    /// Endpoints outside the set have no position, but deadlines.
+    fn position_all(&mut self) {
         let Self {
             slots,
             roles,
@@ -309,66 +272,42 @@ impl<N: NewService> Registry<N> {
         let eject_replicas = roles.is_empty()
             || slots.iter().any(|slot| {
                 let is_replica = roles.role(slot.endpoint.id()) == Role::Replica;
-                is_replica && slot.presence == Presence::Live && !slot.connectivity.is_ejected()
+                is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
-        let mut sizes = [0; Position::COUNT];
-        let mut deadline = config.claim_lease.and_then(|lease| roles.deadline(lease));
+        let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
+        let claim = config.claim_lease.and_then(|lease| roles.deadline(lease));
+        let drain = self.draining.iter().map(|(end, _)| *end).min();
+        let mut deadline = [claim, drain].into_iter().flatten().min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
-            if slot.presence == Presence::Live {
-                let position = slot.position(roles, eject_replicas);
-                sizes[position as usize] += 1;
-                self.dirty |= std::mem::replace(&mut slot.position, position) != position;
+            let end = match slot.presence {
+                Presence::Live => {
+                    let position = slot.position(roles, eject_replicas);
+                    sizes[position as usize] += 1;
+                    self.dirty |= mem::replace(&mut slot.position, position) != position;
+                    None
+                }
+                Presence::Warming { until } => {
+                    warming += 1;
+                    Some(until)
+                }
+                Presence::Absent { since } => Some(since + config.linger),
+            };
+            for end in [end, slot.connectivity.until()].into_iter().flatten() {
+                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
             }
-            deadline = [deadline, slot.deadline(config)]
-                .into_iter()
-                .flatten()
-                .min();
         }
         self.slot_deadline = deadline;
         let live = sizes.iter().sum::<usize>();
         self.sizes = sizes;
         self.status.endpoints = live;
+        self.status.warming = warming;
         let probed = config.claim_lease.is_some();
         self.status.unobserved = if probed {
             live.saturating_sub(roles.observed())
         } else {
             0
         };
-    }
-}
-
-impl<S> Slot<S> {
-    #[inline]
-    fn position(&self, roles: &Roles, eject_replicas: bool) -> Position {
-        let ejected = self.connectivity.is_ejected();
-        if roles.is_empty() {
-            return if ejected {
-                Position::Ejected
-            } else {
-                Position::Unknown
-            };
-        }
-        let id = self.endpoint.id();
-        match roles.role(id) {
-            // Not ejected, whatever its connects do: there is nothing to fall back to.
-            _ if roles.is_primary(id) => Position::Primary,
-            _ if roles.is_stale(id) => Position::Rejected,
-            Role::Replica if !ejected || !eject_replicas => Position::Replica,
-            _ if ejected => Position::Ejected,
-            _ => Position::Unknown,
-        }
-    }
-
-    fn deadline(&self, config: &Config) -> Option<Instant> {
-        let linger = match self.presence {
-            Presence::Live => None,
-            Presence::Absent { since } => Some(since + config.linger),
-        };
-        [linger, self.connectivity.until()]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::pin,
@@ -16,7 +17,12 @@ use std::{
 
 use headless_lb::Address;
 use http_body_util::Full;
-use hyper::{Response, body::Bytes, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -56,15 +62,21 @@ impl Node {
         )
     }
 
-    /// Starts a pod on the next address. An address is not used twice.
+    /// Starts a pod on the next address.
     pub(crate) async fn run(&mut self, name: &str, port: u16) -> Result<Pod> {
+        let addr = self.address(port)?;
+        Ok(Pod::start(name, addr).await?)
+    }
+
+    /// The next address. None is given out twice.
+    pub(crate) fn address(&mut self, port: u16) -> Result<SocketAddr> {
         let SocketAddr::V4(gateway) = self.gateway.local_addr()? else {
             return Err("the gateway was bound to an IPv4 address".into());
         };
         let [a, b, range, _] = gateway.ip().octets();
         let ip = Ipv4Addr::new(a, b, range, self.next);
         self.next = self.next.checked_add(1).ok_or("the range is used up")?;
-        Ok(Pod::start(name, (ip, port).into()).await?)
+        Ok((ip, port).into())
     }
 }
 
@@ -93,7 +105,11 @@ impl Pod {
         })?;
         let name: Arc<str> = name.into();
         let (sigterm, stop) = watch::channel(());
-        let server = tokio::spawn(serve(listener, Arc::clone(&name), stop));
+        let answer = {
+            let name = Arc::clone(&name);
+            move |_| answer(Arc::clone(&name))
+        };
+        let server = tokio::spawn(serve(listener, answer, stop));
         Ok(Self {
             name,
             addr,
@@ -150,12 +166,16 @@ impl From<&Pod> for Address {
 
 /// Accepts until SIGTERM, then waits for the connections. They live in this task's set, so that
 /// aborting the task drops them all.
-async fn serve(listener: TcpListener, name: Arc<str>, mut stop: watch::Receiver<()>) {
+pub(crate) async fn serve<A, F>(listener: TcpListener, answer: A, mut stop: watch::Receiver<()>)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                connections.spawn(connection(stream, Arc::clone(&name), stop.clone()));
+                connections.spawn(connection(stream, answer.clone(), stop.clone()));
             },
             Some(_) = connections.join_next() => {}
             _ = stop.changed() => break,
@@ -166,8 +186,15 @@ async fn serve(listener: TcpListener, name: Arc<str>, mut stop: watch::Receiver<
 }
 
 /// One connection; how it ends is the client's business.
-async fn connection(stream: TcpStream, name: Arc<str>, mut stop: watch::Receiver<()>) {
-    let service = service_fn(|_| answer(Arc::clone(&name)));
+async fn connection<A, F>(stream: TcpStream, answer: A, mut stop: watch::Receiver<()>)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request| {
+        let response = answer(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
     let mut connection =
         pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     tokio::select! {
@@ -180,7 +207,7 @@ async fn connection(stream: TcpStream, name: Arc<str>, mut stop: watch::Receiver
 }
 
 /// Says who answers, after a little work.
-async fn answer(name: Arc<str>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(name: Arc<str>) -> Response<Full<Bytes>> {
     tokio::time::sleep(WORK).await;
-    Ok(Response::new(Full::from(format!("{name}\n"))))
+    Response::new(Full::from(format!("{name}\n")))
 }

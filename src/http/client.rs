@@ -130,4 +130,21 @@ impl NewService for Pods {
     fn new_service(&self, endpoint: &Arc<Endpoint>) -> HttpPod {
         HttpPod::new(endpoint, &self.client)
     }
+
+    fn warm(&self, pod: &HttpPod) -> bool {
+        pod.warm()
+    }
+
+    /// Idle connections close, for they would hold up the pod's own end.
+    fn removed(&self, pod: &HttpPod) {
+        pod.pool.drain();
+    }
+
+    fn returned(&self, pod: &HttpPod) {
+        pod.pool.revive();
+    }
+
+    fn retired(&self, pod: &HttpPod) {
+        pod.pool.close();
+    }
 }

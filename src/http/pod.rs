@@ -75,6 +75,14 @@ impl HttpPod {
         HttpService::new(self)
     }
 
+    /// Makes a connection before one is needed; false if there is one.
+    pub(super) fn warm(&self) -> bool {
+        let dial = self.pool.warm();
+        let is_needed = dial == pool::Dial::Yes;
+        dial::start(&self.pool, dial);
+        is_needed
+    }
+
     /// Whether a request may go to the pod: while it is being found out whether it answers again, no other
     /// may, unless there is no other pod.
     pub(super) fn admit(&mut self, is_last: bool) -> Result<(), HttpError> {

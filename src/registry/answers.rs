@@ -1,20 +1,20 @@
 //! What an answer does to the set: adds at once, removes with care, and by doubt never.
 
-use std::{iter, sync::Arc, time::Duration};
+use std::{iter, mem, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
-    NewService, Presence, Registry, Slot,
+    NewService, Registry,
     cadence::Difference,
+    lifecycle::Fate,
+    slot::{Presence, Slot},
     status::{Answer, Last},
 };
 use crate::{
     draw::mix,
-    eject::Connectivity,
     endpoint::{Address, Endpoint, rank},
     resolve::{Resolution, ResolveError},
-    set::Position,
 };
 
 /// So many whole answers in a row must lack an endpoint to remove it ...
@@ -22,9 +22,6 @@ const REMOVAL_ANSWERS: u8 = 1;
 /// ... and so many if more than half of the set would go at once: more likely a lagging DNS replica
 /// than a rollout.
 const LARGE_REMOVAL_ANSWERS: u8 = 2;
-/// While answers are truncated, an endpoint that refuses connections and was not listed for this
-/// long is dropped, if no `max_stale` says otherwise.
-const INCOMPLETE_MAX_STALE: Duration = Duration::from_secs(600);
 
 /// A sum over the addresses and names of an answer: the same for every order.
 ///
@@ -133,8 +130,9 @@ impl<N: NewService> Registry<N> {
         if limit.is_none() && !incomplete {
             return None;
         }
-        let live = self.slots.iter().filter(|slot| slot.is_live());
-        live.filter_map(|slot| slot.stale_at(limit, incomplete))
+        let listed = self.slots.iter().filter(|slot| slot.is_listed());
+        listed
+            .filter_map(|slot| slot.stale_at(limit, incomplete))
             .min()
     }
 
@@ -146,7 +144,7 @@ impl<N: NewService> Registry<N> {
         listed: Vec<(u64, &Address)>,
         whole: bool,
     ) -> (Difference, bool) {
-        let live_before = self.status.endpoints;
+        let known_before = self.status.endpoints + self.status.warming;
         let (mut fresh, mut added, mut missing, mut place) = (Vec::new(), 0, 0, 0);
         for (rank, address) in listed {
             // Whoever is stepped over is not listed.
@@ -162,13 +160,10 @@ impl<N: NewService> Registry<N> {
                 }
                 Some(slot) if slot.is_renamed_by(address) => {
                     // The address went to another pod: what is known of the old one says nothing.
-                    if slot.is_live() {
-                        let old = Arc::clone(&slot.endpoint);
-                        self.roles.forget(old.id());
-                        self.left(old);
-                    }
                     added += 1;
-                    self.slots[place] = self.new_slot(now, rank, address);
+                    let successor = self.new_slot(now, rank, address);
+                    let old = mem::replace(&mut self.slots[place], successor);
+                    self.replaced(now, old);
                 }
                 Some(slot) => {
                     slot.seen = now;
@@ -176,9 +171,10 @@ impl<N: NewService> Registry<N> {
                     if let Some(name) = address.name() {
                         slot.endpoint.label(name);
                     }
-                    if !slot.is_live() {
+                    if !slot.is_listed() {
                         slot.presence = Presence::Live;
                         let back = Arc::clone(&slot.endpoint);
+                        self.fates.push((Fate::Returned, slot.service.clone()));
                         added += 1;
                         self.came(back);
                     }
@@ -195,7 +191,7 @@ impl<N: NewService> Registry<N> {
             self.slots.sort_by_key(|slot| slot.rank);
         }
 
-        let large = missing * 2 > live_before;
+        let large = missing * 2 > known_before;
         let needed = if large {
             LARGE_REMOVAL_ANSWERS
         } else {
@@ -207,7 +203,7 @@ impl<N: NewService> Registry<N> {
         self.reposition();
         let difference = match added + missing {
             0 => Difference::None,
-            changed if changed * 5 >= live_before => Difference::Large,
+            changed if changed * 5 >= known_before => Difference::Large,
             _ => Difference::Small,
         };
         (difference, missing > 0 && needed > REMOVAL_ANSWERS)
@@ -215,21 +211,17 @@ impl<N: NewService> Registry<N> {
 
     fn new_slot(&mut self, now: Instant, rank: u64, address: &Address) -> Slot<N::Service> {
         let endpoint = Arc::new(Endpoint::new(address.clone(), now));
-        self.came(Arc::clone(&endpoint));
-        Slot {
-            rank,
-            service: self.new_service.new_service(&endpoint),
-            endpoint,
-            presence: Presence::Live,
-            position: Position::Unknown,
-            connectivity: Connectivity::default(),
-            seen: now,
-            misses: 0,
+        let (service, presence) = self.enter(now, &endpoint);
+        if presence == Presence::Live {
+            self.came(Arc::clone(&endpoint));
         }
+        Slot::new(now, rank, endpoint, service, presence)
     }
 
-    /// Takes the live endpoints that `gone` names out of the set; they linger.
+    /// Takes the endpoints that `gone` names out of the set; they linger. Those that wait to be in it
+    /// leave for good.
     fn remove(&mut self, now: Instant, gone: impl Fn(&Slot<N::Service>) -> bool) {
+        self.stop_warming(&gone);
         for slot in self
             .slots
             .iter_mut()
@@ -238,21 +230,28 @@ impl<N: NewService> Registry<N> {
             slot.presence = Presence::Absent { since: now };
             self.roles.forget(slot.endpoint.id());
             slot.misses = 0;
+            self.fates.push((Fate::Removed, slot.service.clone()));
             self.removed.push(Arc::clone(&slot.endpoint));
             self.status.removed += 1;
             self.dirty = true;
         }
     }
 
+    /// An endpoint whose address another pod has now.
+    fn replaced(&mut self, now: Instant, old: Slot<N::Service>) {
+        if old.is_live() {
+            self.roles.forget(old.endpoint.id());
+            self.fates.push((Fate::Removed, old.service.clone()));
+            self.removed.push(Arc::clone(&old.endpoint));
+            self.status.removed += 1;
+            self.dirty = true;
+        }
+        self.draining.push(old.drained(now, self.config.linger));
+    }
+
     fn came(&mut self, endpoint: Arc<Endpoint>) {
         self.added.push(endpoint);
         self.status.added += 1;
-        self.dirty = true;
-    }
-
-    fn left(&mut self, endpoint: Arc<Endpoint>) {
-        self.removed.push(endpoint);
-        self.status.removed += 1;
         self.dirty = true;
     }
 
@@ -263,7 +262,7 @@ impl<N: NewService> Registry<N> {
         };
         self.slots
             .iter_mut()
-            .filter(|slot| slot.is_live())
+            .filter(|slot| slot.is_listed())
             .for_each(|slot| slot.seen = seen);
     }
 
@@ -327,34 +326,4 @@ fn in_order<'a>(addresses: &'a [Address], ranks: &[u64]) -> Vec<(u64, &'a Addres
 /// the order of an answer means nothing.
 fn preference(address: &Address) -> impl Ord {
     (address.name().is_none(), address.name())
-}
-
-impl<S> Slot<S> {
-    fn is_live(&self) -> bool {
-        self.presence == Presence::Live
-    }
-
-    /// Notes that an answer lacks the endpoint; true if that is news about the set.
-    fn is_missing(&mut self, whole: bool) -> bool {
-        self.misses = self.misses.saturating_add(u8::from(whole));
-        whole && self.is_live()
-    }
-
-    fn is_renamed_by(&self, address: &Address) -> bool {
-        // The answer's first: without a name in it, the endpoint is not looked at.
-        address.name().is_some_and(|new| {
-            let old = self.endpoint.name();
-            old.is_some_and(|old| old != new)
-        })
-    }
-
-    /// When the endpoint is too old to be believed, if no further answer lists it.
-    fn stale_at(&self, limit: Option<Duration>, incomplete: bool) -> Option<Instant> {
-        if incomplete {
-            // A truncated answer leaves out what is alive: only a pod that refuses connections goes.
-            let limit = limit.unwrap_or(INCOMPLETE_MAX_STALE);
-            return self.connectivity.is_ejected().then(|| self.seen + limit);
-        }
-        Some(self.seen + limit?)
-    }
 }

@@ -23,10 +23,13 @@ pub struct Config {
     /// Drop endpoints that no answer confirmed for this long. Default `None`: an old address that
     /// works beats none, and one that does not costs a connect. 10 min where addresses are re-used.
     pub max_stale: Option<Duration>,
-    /// How long a removed endpoint keeps its counters and its connections. Default 30 s, the default
-    /// grace period of a terminating pod: what is in flight ends in peace, and a pod that flaps
-    /// returns to the same connections.
+    /// How long a removed endpoint keeps its counters and what is in flight. Default 30 s, the default
+    /// grace period of a terminating pod: responses end in peace, and a pod that flaps returns as the
+    /// same endpoint.
     pub linger: Duration,
+    /// How long a new endpoint may wait for the first connect before it is published. Default `None`,
+    /// not at all: a connect inside a cluster is cheaper than capacity that waits.
+    pub warm_up: Option<Duration>,
     /// How long a role claim holds without being observed again. Set from the probe's interval.
     pub claim_lease: Option<Duration>,
     /// Seed of the order of endpoints; by default one for each process.
@@ -68,6 +71,8 @@ impl Config {
         let shortest = self.refresh_interval * 2;
         self.max_stale = self.max_stale.map(|age| age.min(FOREVER).max(shortest));
         self.linger = self.linger.min(FOREVER);
+        let deadline = self.warm_up.filter(|deadline| !deadline.is_zero());
+        self.warm_up = deadline.map(|deadline| deadline.min(FOREVER));
         self.claim_lease = self.claim_lease.map(|lease| lease.min(FOREVER));
         self
     }
@@ -82,6 +87,7 @@ impl Default for Config {
             empty: EmptyMode::default(),
             max_stale: None,
             linger: Duration::from_secs(30),
+            warm_up: None,
             claim_lease: None,
             order_seed: crate::draw::process_seed(),
             jitter_seed: crate::draw::Draw::from_thread().bits(),

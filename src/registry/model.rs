@@ -6,14 +6,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8,
+            Ordering::{Acquire, Release},
+        },
+        mpsc,
+    },
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use super::{Config, Registry};
+use super::{Config, NewService, Registry};
 use crate::{
     endpoint::Endpoint,
     resolve::{Resolution, ResolveError, ResolveErrorKind},
@@ -66,9 +73,13 @@ fn random_event(rng: &mut SmallRng, last: &Hosts) -> Event {
 #[derive(Debug, Default)]
 struct Model {
     max_stale: Option<Duration>,
-    /// Endpoints in the set, with how many whole answers in a row lacked them.
-    live: BTreeMap<u8, u32>,
-    /// Endpoints that left, and when.
+    warm_up: Option<Duration>,
+    /// Endpoints that DNS tells of, with how many whole answers in a row lacked them. In the set, but
+    /// for those that wait to be.
+    listed: BTreeMap<u8, u32>,
+    /// Those that wait for a connect, and until when.
+    warming: BTreeMap<u8, Instant>,
+    /// Endpoints that left the set, and when.
     absent: BTreeMap<u8, Instant>,
     /// The last time that an answer listed it.
     seen: BTreeMap<u8, Instant>,
@@ -83,11 +94,11 @@ impl Model {
     fn tick(&mut self, now: Instant, published: &Hosts) {
         self.absent.retain(|_, since| now < *since + 30 * SECOND);
         let limit = match self.max_stale {
-            None if !self.truncated => return,
+            None if !self.truncated => Duration::MAX,
             limit => limit.unwrap_or(600 * SECOND),
         };
         let stays = |model: &Self, host: &u8| {
-            let fresh = now < model.seen[host] + limit;
+            let fresh = now - model.seen[host] < limit;
             let ejected = || {
                 model
                     .is_ejected(*host, now)
@@ -96,12 +107,31 @@ impl Model {
             fresh || (model.truncated && !ejected())
         };
         let gone: Vec<u8> = self
-            .live
+            .listed
             .keys()
             .filter(|host| !stays(self, host))
             .copied()
             .collect();
         self.leave(now, &gone);
+        self.warming.retain(|_, until| now < *until);
+    }
+
+    /// Nobody waits while no other endpoint takes connections.
+    fn settle(&mut self, now: Instant, published: &BTreeMap<u8, Position>) {
+        let available = |host: &u8| {
+            let ejected = self.is_ejected(*host, now);
+            !ejected.unwrap_or_else(|| published.get(host) == Some(&Position::Ejected))
+        };
+        if !self.live().any(|host| available(&host)) {
+            self.warming.clear();
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = u8> {
+        self.listed
+            .keys()
+            .copied()
+            .filter(|host| !self.warming.contains_key(host))
     }
 
     /// The k-th absence in a row is 100 ms doubled k - 1 times, at most 10 s, give or take 20 %:
@@ -127,13 +157,13 @@ impl Model {
             Event::Answer(hosts) => {
                 self.empties.clear();
                 self.truncated = false;
-                let before = self.live.len();
-                self.live.iter_mut().for_each(|(_, misses)| *misses += 1);
-                self.add(now, hosts);
-                let missing = self.live.values().filter(|misses| **misses > 0).count();
+                let before = self.listed.len();
+                self.listed.values_mut().for_each(|misses| *misses += 1);
+                self.add(now, hosts, published);
+                let missing = self.listed.values().filter(|misses| **misses > 0).count();
                 let enough = if missing * 2 > before { 2 } else { 1 };
                 let gone: Vec<u8> = self
-                    .live
+                    .listed
                     .iter()
                     .filter(|(_, misses)| **misses >= enough)
                     .map(|(host, _)| *host)
@@ -142,9 +172,10 @@ impl Model {
             }
             Event::Partial(hosts) => {
                 self.truncated = true;
-                self.add(now, hosts);
+                self.add(now, hosts, published);
             }
-            Event::Refuse(host) if self.live.contains_key(host) => {
+            Event::Refuse(host) if self.listed.contains_key(host) => {
+                self.warming.remove(host);
                 let ejected = || published.get(host) == Some(&Position::Ejected);
                 // While ejected, more of the same says nothing new.
                 if !self.is_ejected(*host, now).unwrap_or_else(ejected) {
@@ -156,31 +187,39 @@ impl Model {
                 self.absent.remove(host);
             }
             Event::Accept(host) => {
+                self.warming.remove(host);
                 self.refused.remove(host);
             }
             Event::Advance(_) | Event::Fail | Event::Refresh => {}
         }
-        let known = |host: &u8| self.live.contains_key(host) || self.absent.contains_key(host);
+        let known = |host: &u8| self.listed.contains_key(host) || self.absent.contains_key(host);
         self.refused.retain(|host, _| known(host));
     }
 
-    fn add(&mut self, now: Instant, hosts: &Hosts) {
+    fn add(&mut self, now: Instant, hosts: &Hosts, published: &BTreeMap<u8, Position>) {
+        let mut positions = published.values();
+        let served = positions.any(|position| *position != Position::Ejected);
         for host in hosts {
-            self.absent.remove(host);
+            let returns = self.absent.remove(host).is_some();
             self.seen.insert(*host, now);
-            self.live.insert(*host, 0);
+            let is_new = self.listed.insert(*host, 0).is_none() && !returns;
+            if let Some(deadline) = self.warm_up.filter(|_| is_new && served) {
+                self.warming.insert(*host, now + deadline);
+            }
         }
     }
 
     fn leave(&mut self, now: Instant, hosts: &[u8]) {
         for host in hosts {
-            self.live.remove(host);
-            self.absent.insert(*host, now);
+            self.listed.remove(host);
+            if self.warming.remove(host).is_none() {
+                self.absent.insert(*host, now);
+            }
         }
     }
 
     fn empty(&mut self, now: Instant, ttl: Option<Duration>, published: &BTreeMap<u8, Position>) {
-        if self.live.is_empty() {
+        if self.listed.is_empty() {
             self.empties.clear();
             self.truncated = false;
             return;
@@ -201,7 +240,7 @@ impl Model {
         if all_ejected || (self.empties.len() >= 3 && now >= self.empties[0].0 + 10 * SECOND) {
             self.empties.clear();
             self.truncated = false;
-            let all: Vec<u8> = self.live.keys().copied().collect();
+            let all: Vec<u8> = self.listed.keys().copied().collect();
             self.leave(now, &all);
         }
     }
@@ -217,29 +256,79 @@ fn host(endpoint: &Endpoint) -> u8 {
         .expect("an address of the history")
 }
 
+/// What a service was told last.
+mod told {
+    pub(super) const NOTHING: u8 = 0;
+    pub(super) const REMOVED: u8 = 1;
+    pub(super) const RETIRED: u8 = 2;
+}
+
+type Service = Arc<AtomicU8>;
+
+/// Makes services that remember what they were told, and connect when asked to.
+struct Pods(mpsc::Sender<(Arc<Endpoint>, Service)>);
+
+impl NewService for Pods {
+    type Service = Service;
+
+    fn new_service(&self, endpoint: &Arc<Endpoint>) -> Service {
+        let service = Service::default();
+        let made = (Arc::clone(endpoint), Arc::clone(&service));
+        self.0.send(made).expect("the run keeps the receiver");
+        service
+    }
+
+    fn warm(&self, _: &Service) -> bool {
+        true
+    }
+
+    fn removed(&self, service: &Service) {
+        assert_eq!(service.swap(told::REMOVED, Release), told::NOTHING);
+    }
+
+    fn returned(&self, service: &Service) {
+        assert_eq!(service.swap(told::NOTHING, Release), told::REMOVED);
+    }
+
+    fn retired(&self, service: &Service) {
+        assert_ne!(service.swap(told::RETIRED, Release), told::RETIRED);
+    }
+}
+
 /// One registry, its model, and what readers see.
 struct Run {
-    registry: Registry<fn(&Arc<Endpoint>)>,
+    registry: Registry<Pods>,
     model: Model,
     set: Arc<EndpointSet>,
-    /// Every endpoint ever seen, newest last.
-    endpoints: Vec<Arc<Endpoint>>,
-    /// The id of each endpoint that is known to the model, live or absent.
+    made: mpsc::Receiver<(Arc<Endpoint>, Service)>,
+    /// The endpoints made so far, with their services, without the retired ones that have successors;
+    /// the newest last.
+    endpoints: Vec<(Arc<Endpoint>, Service)>,
+    /// The id of each endpoint that is known to the model, listed or absent.
     ids: BTreeMap<u8, u64>,
+    /// Until when the services of endpoints drain that left the set.
+    drains: BTreeMap<u64, Instant>,
 }
 
 impl Run {
-    fn publish(&mut self) {
-        let Some(published) = self.registry.publish() else {
-            return;
-        };
-        let set = published.snapshot().set();
-        assert!(
-            set.generation() > self.set.generation(),
-            "the generation must grow"
-        );
-        self.set = Arc::clone(set);
-        self.endpoints.extend(published.added().iter().cloned());
+    fn publish(&mut self, now: Instant) {
+        let published = self.registry.publish();
+        self.endpoints.extend(self.made.try_iter());
+        if let Some(published) = published {
+            let set = published.snapshot().set();
+            assert!(
+                set.generation() > self.set.generation(),
+                "the generation must grow"
+            );
+            self.set = Arc::clone(set);
+            for endpoint in published.removed() {
+                self.drains.insert(endpoint.id(), now + 30 * SECOND);
+            }
+            for endpoint in published.added() {
+                self.drains.remove(&endpoint.id());
+            }
+        }
+        self.registry.tell_services();
     }
 
     fn positions(&self) -> BTreeMap<u8, Position> {
@@ -251,9 +340,10 @@ impl Run {
 
     fn step(&mut self, now: Instant, event: &Event) {
         self.registry.on_tick(now);
-        self.publish();
+        self.publish(now);
         self.model
             .tick(now, &self.positions().into_keys().collect());
+        self.model.settle(now, &self.positions());
         self.check(now);
         let before = self.positions();
         let of = |hosts: &Hosts| Resolution::new(hosts.iter().map(|&host| addr(host)));
@@ -267,11 +357,9 @@ impl Run {
             Event::Fail => Some(Err(ResolveError::of(ResolveErrorKind::ServFail))),
             _ => None,
         };
-        let newest = |host| {
-            self.endpoints
-                .iter()
-                .rev()
-                .find(|endpoint| endpoint.addr() == addr(host))
+        let newest = |host: u8| {
+            let mut endpoints = self.endpoints.iter().map(|(endpoint, _)| endpoint);
+            endpoints.rfind(|endpoint| endpoint.addr() == addr(host))
         };
         match event {
             Event::Refuse(host) => newest(*host)
@@ -290,15 +378,16 @@ impl Run {
             }
             None => self.registry.on_alarm(now),
         }
-        self.publish();
+        self.publish(now);
         self.model.apply(now, event, &before);
+        self.model.settle(now, &self.positions());
         self.check(now);
     }
 
     fn check(&mut self, now: Instant) {
         let positions = self.positions();
         assert!(
-            positions.keys().eq(self.model.live.keys()),
+            positions.keys().copied().eq(self.model.live()),
             "{positions:?} for {:?}",
             self.model
         );
@@ -312,9 +401,9 @@ impl Run {
                 );
             }
         }
-        let Model { live, absent, .. } = &self.model;
+        let Model { listed, absent, .. } = &self.model;
         self.ids
-            .retain(|host, _| live.contains_key(host) || absent.contains_key(host));
+            .retain(|host, _| listed.contains_key(host) || absent.contains_key(host));
         for endpoint in &*self.set {
             let id = self
                 .ids
@@ -323,13 +412,41 @@ impl Run {
             assert_eq!(*id, endpoint.id(), "{endpoint} lost its history");
         }
         assert!(
-            self.set.available().is_empty() == live.is_empty(),
-            "no failure may leave no candidate"
+            self.set.available().is_empty() == listed.is_empty(),
+            "no failure and no wait may leave no candidate"
         );
+        assert_eq!(self.registry.status().warming(), self.model.warming.len());
+        self.check_services(now);
         assert!(
             self.registry.next_deadline().is_some(),
             "nothing would ever happen again"
         );
+    }
+
+    /// Services know what became of their endpoints: nothing while in the set or waiting to be, that it
+    /// was removed while it drains, and in the end that it is gone.
+    fn check_services(&mut self, now: Instant) {
+        let (mut newest, mut old) = (Hosts::new(), BTreeSet::new());
+        for (endpoint, service) in self.endpoints.iter().rev() {
+            let is_newest = newest.insert(host(endpoint));
+            let drains = self.drains.get(&endpoint.id());
+            let expected = match drains {
+                _ if is_newest && self.model.listed.contains_key(&host(endpoint)) => told::NOTHING,
+                Some(end) if now < *end => told::REMOVED,
+                _ => told::RETIRED,
+            };
+            assert_eq!(
+                service.load(Acquire),
+                expected,
+                "{endpoint} of {:?}",
+                self.model
+            );
+            if expected == told::RETIRED && !is_newest {
+                old.insert(endpoint.id());
+            }
+        }
+        self.endpoints
+            .retain(|(endpoint, _)| !old.contains(&endpoint.id()));
     }
 }
 
@@ -337,15 +454,19 @@ fn run(seed: u64, history: &mut Vec<Event>) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut now = Instant::now();
     let max_stale = rng.random_bool(0.3).then(|| 40 * SECOND);
+    let warm_up = rng.random_bool(0.5).then(|| 8 * SECOND);
     let config = Config {
         max_stale,
+        warm_up,
         jitter_seed: seed,
         order_seed: seed,
         ..Config::default()
     };
-    let registry = Registry::new("model", config, (|_| ()) as fn(&Arc<Endpoint>), now);
+    let (pods, made) = mpsc::channel();
+    let registry = Registry::new("model", config, Pods(pods), now);
     let model = Model {
         max_stale,
+        warm_up,
         ..Model::default()
     };
     let set = Arc::new(EndpointSet::of(Vec::<SocketAddr>::new()));
@@ -353,8 +474,10 @@ fn run(seed: u64, history: &mut Vec<Event>) {
         registry,
         model,
         set,
+        made,
         endpoints: Vec::new(),
         ids: BTreeMap::new(),
+        drains: BTreeMap::new(),
     };
     let mut last = Hosts::new();
     for _ in 0..EVENTS {

@@ -23,6 +23,7 @@ pub struct Status {
     pub(super) pending_empty: u32,
     pub(super) incomplete: bool,
     pub(super) endpoints: usize,
+    pub(super) warming: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -69,6 +70,7 @@ impl Status {
             pending_empty: 0,
             incomplete: false,
             endpoints: 0,
+            warming: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -84,6 +86,7 @@ impl Status {
                 status.added,
                 status.removed,
                 status.endpoints,
+                status.warming,
                 status.unobserved,
             )
         };
@@ -187,6 +190,12 @@ impl Status {
         self.endpoints
     }
 
+    /// How many new endpoints wait for their first connect before they are in the set; 0 without
+    /// [`warm_up`](crate::Builder::warm_up).
+    pub fn warming(&self) -> usize {
+        self.warming
+    }
+
     /// Endpoints added so far.
     pub fn added(&self) -> u64 {
         self.added
@@ -217,6 +226,9 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.endpoints == 1 { "" } else { "s" };
         write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
+        if self.warming > 0 {
+            write!(f, ", {} warming", self.warming)?;
+        }
         if self.closed {
             f.write_str(", discovery has ended")?;
         }

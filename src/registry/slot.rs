@@ -1,0 +1,132 @@
+//! One address, and what the writer knows of it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::roles::Roles;
+use crate::{
+    eject::Connectivity,
+    endpoint::{Address, Endpoint},
+    probe::Role,
+    set::Position,
+};
+
+/// While answers are truncated, an endpoint that refuses connections and was not listed for this
+/// long is dropped, if no `max_stale` says otherwise.
+const INCOMPLETE_MAX_STALE: Duration = Duration::from_secs(600);
+
+pub(super) struct Slot<S> {
+    /// The endpoint's rank, at hand: an answer is compared with all of them.
+    pub(super) rank: u64,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) service: S,
+    pub(super) presence: Presence,
+    pub(super) position: Position,
+    pub(super) connectivity: Connectivity,
+    /// When an answer listed it last; while the registry is settled, that is the last answer.
+    pub(super) seen: Instant,
+    /// Whole answers in a row that lacked it.
+    pub(super) misses: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// New, and not in the set yet. A connect succeeds or fails, `until` comes, or no other endpoint
+    /// takes requests: Live. Lacking, as below: dropped.
+    Warming { until: Instant },
+    /// In the set. Lacking in enough whole answers, confirmed empty or too stale: Absent.
+    Live,
+    /// Not in the set; keeps counters and service. Listed again: Live. Linger over: dropped. A connect
+    /// fails: dropped too, but for the service, which drains.
+    Absent { since: Instant },
+}
+
+impl<S> Slot<S> {
+    pub(super) fn new(
+        now: Instant,
+        rank: u64,
+        endpoint: Arc<Endpoint>,
+        service: S,
+        presence: Presence,
+    ) -> Self {
+        Self {
+            rank,
+            endpoint,
+            service,
+            presence,
+            position: Position::Unknown,
+            connectivity: Connectivity::default(),
+            seen: now,
+            misses: 0,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.presence == Presence::Live
+    }
+
+    pub(super) fn is_warming(&self) -> bool {
+        matches!(self.presence, Presence::Warming { .. })
+    }
+
+    /// Whether it counts as told by DNS: in the set, or waiting to be.
+    pub(super) fn is_listed(&self) -> bool {
+        !matches!(self.presence, Presence::Absent { .. })
+    }
+
+    /// Notes that an answer lacks the endpoint; true if that is news about what is listed.
+    pub(super) fn is_missing(&mut self, whole: bool) -> bool {
+        self.misses = self.misses.saturating_add(u8::from(whole));
+        whole && self.is_listed()
+    }
+
+    pub(super) fn is_renamed_by(&self, address: &Address) -> bool {
+        // The answer's first: without a name in it, the endpoint is not looked at.
+        address.name().is_some_and(|new| {
+            let old = self.endpoint.name();
+            old.is_some_and(|old| old != new)
+        })
+    }
+
+    /// When the endpoint is too old to be believed, if no further answer lists it.
+    pub(super) fn stale_at(&self, limit: Option<Duration>, incomplete: bool) -> Option<Instant> {
+        if incomplete {
+            // A truncated answer leaves out what is alive: only a pod that refuses connections goes.
+            let limit = limit.unwrap_or(INCOMPLETE_MAX_STALE);
+            return self.connectivity.is_ejected().then(|| self.seen + limit);
+        }
+        Some(self.seen + limit?)
+    }
+
+    #[inline]
+    pub(super) fn position(&self, roles: &Roles, eject_replicas: bool) -> Position {
+        let ejected = self.connectivity.is_ejected();
+        if roles.is_empty() {
+            return if ejected {
+                Position::Ejected
+            } else {
+                Position::Unknown
+            };
+        }
+        let id = self.endpoint.id();
+        match roles.role(id) {
+            // Not ejected, whatever its connects do: there is nothing to fall back to.
+            _ if roles.is_primary(id) => Position::Primary,
+            _ if roles.is_stale(id) => Position::Rejected,
+            Role::Replica if !ejected || !eject_replicas => Position::Replica,
+            _ if ejected => Position::Ejected,
+            _ => Position::Unknown,
+        }
+    }
+
+    /// Its service, once nobody knows the endpoint any more, and how long something may be in flight.
+    pub(super) fn drained(self, now: Instant, linger: Duration) -> (Instant, S) {
+        let end = match self.presence {
+            Presence::Warming { .. } => now,
+            Presence::Live => now + linger,
+            Presence::Absent { since } => since + linger,
+        };
+        (end, self.service)
+    }
+}
