@@ -141,3 +141,34 @@ async fn a_limit_that_the_pod_lowers_and_raises_fails_no_request() {
     assert_eq!(answered.load(Relaxed), 100);
     assert_eq!(pod.connections(), 1);
 }
+
+#[tokio::test]
+async fn more_connections_are_made_when_the_pod_lowers_its_limit() {
+    let pod = Scripted::start([127, 0, 3, 9], |mut wire, number| async move {
+        wire.greet(if number == 1 { 100 } else { 5 }).await?;
+        if number == 1 {
+            let first = wire.request().await?;
+            wire.permit(5).await?;
+            wire.answer(first.stream, "ok").await?;
+            // With this one the client notices.
+            let second = wire.request().await?;
+            wire.answer(second.stream, "ok").await?;
+        }
+        loop {
+            let mut five = Vec::new();
+            for _ in 0..5 {
+                five.push(wire.request().await?);
+            }
+            for request in five {
+                wire.answer(request.stream, "ok").await?;
+            }
+        }
+    })
+    .await;
+    let client = client([pod.addr()]);
+    for _ in 0..2 {
+        get(&client, "/").await;
+    }
+    let shares = shares(burst(&client, 20, "/")).await;
+    assert_eq!((shares["ok"], pod.connections()), (20, 4));
+}
