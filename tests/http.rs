@@ -7,6 +7,8 @@
 
 #[path = "http/connections.rs"]
 mod connections;
+#[path = "http/draining.rs"]
+mod draining;
 mod support;
 
 use std::{

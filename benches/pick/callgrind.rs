@@ -1,15 +1,12 @@
 //! Instructions per pick, counted by valgrind: the same on any machine, however busy.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{Command, ExitCode, Stdio},
-};
+use std::process::ExitCode;
 
 use crate::{
     contestants::{Row, Visitor, visit_each},
     limits,
     timing::picks,
+    valgrind,
 };
 
 /// The flag by which this program, under valgrind, knows what to do.
@@ -34,16 +31,17 @@ impl Visitor for Counted {
 
 /// Runs this program under valgrind, and reads what it counted.
 pub(crate) fn report() -> ExitCode {
-    let found = Command::new("valgrind")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    if !found.is_ok_and(|status| status.success()) {
+    if !valgrind::is_installed() {
         println!("pick: skipped, instructions are counted by valgrind, which is not installed");
         return ExitCode::SUCCESS;
     }
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pick");
-    let counts = match count(&directory) {
+    let options = [
+        "--collect-atstart=no",
+        // Whole names: valgrind takes no wildcard at the start of what it dumps after.
+        "--toggle-collect=pick::timing::picks",
+        "--dump-after=pick::timing::picks",
+    ];
+    let counts = match valgrind::instructions("pick", &options, &[COUNTED.to_owned()]) {
         Ok(counts) => counts,
         Err(error) => {
             println!("pick: failed to count instructions: {error}");
@@ -90,41 +88,4 @@ impl Visitor for Table<'_> {
             row.to_string()
         );
     }
-}
-
-/// The instructions of each call of [`picks`], in order.
-fn count(directory: &Path) -> Result<Vec<u64>, Box<dyn std::error::Error>> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
-    }
-    fs::create_dir_all(directory)?;
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
-        .args([
-            // Whole names: valgrind takes no wildcard at the start of what it dumps after.
-            "--toggle-collect=pick::timing::picks",
-            "--dump-after=pick::timing::picks",
-        ])
-        .arg(format!(
-            "--callgrind-out-file={}",
-            directory.join("out").display()
-        ))
-        .arg(env::current_exe()?)
-        .arg(COUNTED)
-        .stdout(Stdio::null())
-        .status()?;
-    if !status.success() {
-        return Err(format!("valgrind: {status}").into());
-    }
-    // Dumps are numbered from 1; the file without a number is what came after the last.
-    let total = |text: String| -> Option<u64> {
-        text.lines()
-            .find_map(|line| line.strip_prefix("totals: ")?.parse().ok())
-    };
-    let dumps = (1..)
-        .map(|number| directory.join(format!("out.{number}")))
-        .take_while(|dump| dump.exists());
-    dumps
-        .map(|dump| Ok(total(fs::read_to_string(dump)?).ok_or("a dump without totals")?))
-        .collect()
 }

@@ -21,6 +21,8 @@ mod callgrind;
 mod contestants;
 mod limits;
 mod timing;
+#[path = "../support/valgrind.rs"]
+mod valgrind;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

@@ -83,8 +83,7 @@ async fn connect(
     // Requests are whole messages: waiting for more to send would only delay them.
     stream.set_nodelay(true).map_err(ConnectError::io)?;
     let (stream, is_http2) = secure(settings, endpoint, stream).await?;
-    let socket = Socket::new(stream, pool)
-        .ok_or_else(|| ConnectError::io(io::Error::other("the pod has left the service")))?;
+    let socket = Socket::new(stream, pool).ok_or_else(ConnectError::gone)?;
     #[cfg(feature = "http2")]
     if is_http2 {
         return linking::link(settings, socket).await.map(Connected::Http2);

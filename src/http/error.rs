@@ -64,6 +64,11 @@ impl ConnectError {
     pub(super) fn io(error: io::Error) -> Self {
         Self::Io(Arc::new(error))
     }
+
+    /// The pool has closed for good.
+    pub(super) fn gone() -> Self {
+        Self::io(io::Error::other("the pod has left the service"))
+    }
 }
 
 impl HttpError {

@@ -1,7 +1,7 @@
 //! One pod, and the checkout of a connection to it.
 
 use std::{
-    fmt, io, mem,
+    fmt, mem,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -118,7 +118,7 @@ impl HttpPod {
                 },
                 Checkout::Waiting(outcome) => {
                     let outcome = ready!(Pin::new(outcome).poll(cx))
-                        .unwrap_or_else(|gone| Err(ConnectError::io(io::Error::other(gone))));
+                        .unwrap_or_else(|_| Err(ConnectError::gone()));
                     self.checkout = Checkout::Idle;
                     // It may have closed again, but a pod that closes each connection must not be
                     // dialled without end.

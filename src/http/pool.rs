@@ -382,6 +382,10 @@ impl Pool {
 impl State {
     fn wait(&mut self, pool: &Pool) -> (oneshot::Receiver<Outcome>, Dial) {
         let (waiter, outcome) = oneshot::channel();
+        if self.presence == Presence::Gone {
+            // Nobody will answer, which the receiver finds at once.
+            return (outcome, Dial::No);
+        }
         self.waiting.push_back(waiter);
         if self.dials < MAX_DIALS {
             // The dial of a request that is gone serves another.

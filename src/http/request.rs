@@ -58,12 +58,18 @@ fn scheme(is_tls: bool) -> Scheme {
 /// Host and port as written, without user information (RFC 9110, 7.2) and without the port that
 /// the scheme implies.
 fn host_header(uri: &Uri, is_tls: bool) -> Option<HeaderValue> {
-    let host = uri.host()?;
-    let implied = if is_tls { 443 } else { 80 };
-    match uri.port_u16().filter(|&port| port != implied) {
-        None => HeaderValue::from_str(host).ok(),
-        Some(port) => HeaderValue::try_from(format!("{host}:{port}")).ok(),
+    let authority = uri.authority()?.as_str();
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let implied = if is_tls { ":443" } else { ":80" };
+    let host = host.strip_suffix(implied).unwrap_or(host);
+    // A port may be empty (RFC 3986, 3.2.3).
+    let host = host.strip_suffix(':').unwrap_or(host);
+    if host.is_empty() {
+        return None;
     }
+    HeaderValue::from_str(host).ok()
 }
 
 #[cfg(test)]
@@ -99,6 +105,8 @@ mod tests {
             pair("/", "catalog.shop")
         );
         assert_eq!(of("http://[fd00::1]:8080/"), pair("/", "[fd00::1]:8080"));
+        assert_eq!(of("http://[fd00::80]/"), pair("/", "[fd00::80]"));
+        assert_eq!(of("http://shop:/"), pair("/", "shop"));
     }
 
     #[test]
