@@ -128,6 +128,11 @@ impl Links {
         self.drop_spent();
     }
 
+    /// How many only end what they have.
+    pub(super) fn retired(&self) -> usize {
+        self.links.iter().filter(|link| link.is_retired).count()
+    }
+
     /// Those without a request close.
     pub(super) fn close_idle(&mut self) {
         self.links.retain(|link| link.streams > 0);

@@ -358,3 +358,22 @@ async fn a_connection_that_breaks_repeats_what_may_be_repeated_and_reports_the_r
     assert_eq!(pod.bodies(), [""], "the GET alone");
     assert_eq!(pending(&client), 0);
 }
+
+#[tokio::test]
+async fn a_long_answer_on_a_connection_that_said_goodbye_holds_up_no_request() {
+    let [pod] = pods().await;
+    let settings = Http::new().http2().max_connections(1);
+    let client = over([pod.addr()]).spawn_http_with(settings);
+    let stream = call(&client, request("GET", "/stream", ""))
+        .await
+        .expect("an answer");
+    pod.say_goodbye();
+    sleep(Duration::from_millis(50)).await;
+    for _ in 0..3 {
+        post(&client, "/", "order").await.expect("an answer");
+    }
+    assert_eq!((pod.open(), pod.connections()), (2, 2));
+    pod.release();
+    read(stream).await;
+    until("the old one closes", || pod.open() == 1).await;
+}
