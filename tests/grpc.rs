@@ -1,8 +1,6 @@
 //! gRPC over the balancer: tonic's generated clients take it as their channel, and each call goes to
 //! another pod.
 
-#![expect(clippy::disallowed_methods, reason = "callers are tasks of their own")]
-
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

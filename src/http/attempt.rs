@@ -122,7 +122,14 @@ impl Attempt {
     }
 
     /// Sends the request over the connection that is at hand.
-    pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> Result<(), Failed> {
+    pub(super) fn send(
+        &mut self,
+        #[cfg_attr(
+            not(feature = "http2"),
+            expect(unused_mut, reason = "HTTP/2 has another form")
+        )]
+        mut request: Request<Outgoing>,
+    ) -> Result<(), Failed> {
         let Some(mut connection) = self.pod.take() else {
             unreachable!("a checkout that is ready has left a connection");
         };

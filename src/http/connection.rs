@@ -89,8 +89,10 @@ impl Connection {
     /// Nearly always hyper knows of the end as well. If not, it is about to, or it still writes the
     /// request, which the pod has answered early: the one case in which a task waits for it.
     pub(super) fn end(self) {
-        let Self::Exclusive(mut connection) = self else {
-            return;
+        let mut connection = match self {
+            Self::Exclusive(connection) => connection,
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => return,
         };
         if connection.sender.is_ready() {
             connection.give_back();

@@ -59,9 +59,12 @@ pub(super) fn start(pool: &Arc<Pool>, dial: pool::Dial) {
     });
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once a connection, and taken apart at once"
+#[cfg_attr(
+    feature = "http2",
+    expect(
+        clippy::large_enum_variant,
+        reason = "made once a connection, and taken apart at once"
+    )
 )]
 enum Connected {
     Http1(

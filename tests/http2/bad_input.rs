@@ -97,13 +97,13 @@ async fn serve(mut stream: TcpStream, manner: Option<Manner>) -> io::Result<()> 
                 .await;
         }
         Some(Manner::Garbage) => {
-            stream.read(&mut buffer).await?;
+            let _some = stream.read(&mut buffer).await?;
             stream.write_all(&[b'?'; 100]).await?;
             while stream.read(&mut buffer).await? > 0 {}
         }
         Some(Manner::ClosesAtOnce) => {}
         Some(Manner::ClosesAfterTheRequest) => {
-            stream.read(&mut buffer).await?;
+            let _some = stream.read(&mut buffer).await?;
         }
         Some(Manner::SaysNothing) => while stream.read(&mut buffer).await? > 0 {},
         Some(Manner::LargeHeaders) => {
