@@ -46,7 +46,7 @@ impl Connection {
         match self {
             Self::Exclusive(connection) => Box::pin(connection.sender.try_send_request(request)),
             #[cfg(feature = "http2")]
-            Self::Stream(stream) => Box::pin(stream.sender.try_send_request(request)),
+            Self::Stream(stream) => stream.send(request),
         }
     }
 
@@ -67,7 +67,7 @@ impl Connection {
         match self {
             Self::Exclusive(connection) => connection.is_closed(),
             #[cfg(feature = "http2")]
-            Self::Stream(stream) => stream.sender.is_closed(),
+            Self::Stream(stream) => stream.is_closed(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::{Duration, Instant};
 
-use super::{outgoing::Outgoing, pool::Pool};
+use super::{connection::Sending, outgoing::Outgoing, pool::Pool};
 
 /// The connections of one pod. The oldest come first, so that few are used and surplus ones grow idle.
 #[derive(Default)]
@@ -78,7 +79,7 @@ impl Links {
         let link = self.links.iter_mut().find(|link| link.has_room())?;
         link.streams += 1;
         let stream = Stream {
-            sender: link.sender.clone(),
+            sender: Some(link.sender.clone()),
             link: link.id,
             pool: Arc::downgrade(pool),
         };
@@ -155,13 +156,27 @@ impl Links {
 
 /// A place on a shared connection, for one request until its response has ended.
 pub(super) struct Stream {
-    pub(super) sender: SendRequest<Outgoing>,
+    /// Until the request is sent. What a connection that ends has not looked at comes back when nobody can
+    /// send on it any more, so one that waits for its answer must not be able to.
+    sender: Option<SendRequest<Outgoing>>,
     link: u64,
     /// Weak, for the pool owns the connections. A pool that is gone counts no more.
     pool: Weak<Pool>,
 }
 
 impl Stream {
+    pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
+        let Some(mut sender) = self.sender.take() else {
+            unreachable!("a stream carries one request");
+        };
+        Box::pin(sender.try_send_request(request))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        let sender = self.sender.as_ref();
+        sender.is_none_or(SendRequest::is_closed)
+    }
+
     /// The connection, which the caller tells by himself that the stream has ended.
     pub(super) fn forget(mut self) -> u64 {
         self.pool = Weak::new();
