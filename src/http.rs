@@ -29,6 +29,8 @@ mod outgoing;
 mod pod;
 mod pool;
 mod request;
+#[cfg(feature = "tls")]
+mod secured;
 mod service;
 #[cfg(feature = "http2")]
 mod shared;

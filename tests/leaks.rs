@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Endpoint, Fixed, Resolution, Resolve, ResolveError};
+use headless_lb::{Balancer, Endpoint, Fixed, HttpPod, Resolution, Resolve, ResolveError};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn,
@@ -116,9 +116,92 @@ async fn one_life(pod: SocketAddr) {
     drop(builder.build());
 }
 
+/// A set of pods that is another one each time the test says so.
+struct Rolling {
+    port: u16,
+    generation: AtomicUsize,
+}
+
+/// Pods at once.
+const PODS: usize = 20;
+
+impl Rolling {
+    /// Addresses that no other generation has; all of them are this machine's.
+    fn pods(&self) -> Vec<SocketAddr> {
+        let first = self.generation.load(Relaxed) * PODS;
+        let addr = |n: usize| {
+            let [_, a, b, c] = u32::try_from(n + 1).unwrap().to_be_bytes();
+            SocketAddr::from(([127, 100 + a, b, c], self.port))
+        };
+        (first..first + PODS).map(addr).collect()
+    }
+}
+
+impl Resolve for Rolling {
+    async fn resolve(&self) -> Result<Resolution, ResolveError> {
+        Ok(self.pods().into_iter().collect())
+    }
+}
+
+/// Every pod gets a request, and with it a connection.
+async fn roll(rolling: &Rolling, client: &Balancer<HttpPod>, generations: usize) {
+    for _ in 0..generations {
+        rolling.generation.fetch_add(1, Relaxed);
+        let mut now = rolling.pods();
+        now.sort();
+        loop {
+            client.refresh();
+            let set = client.endpoints();
+            let mut addrs: Vec<SocketAddr> = set.iter().map(|pod| pod.addr()).collect();
+            addrs.sort();
+            if addrs == now {
+                break;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..PODS {
+            let request = Request::get("http://pod/").body(Empty::<Bytes>::new());
+            let response = client.clone().oneshot(request.unwrap()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_pods_that_came_and_went_leave_no_connection_no_task_and_no_memory() {
+    let _turn = TURN.lock().await;
+    let _profiler = dhat::Profiler::builder().testing().build();
+    // One listener is every pod.
+    let port = pod_at(("0.0.0.0", 0)).await.port();
+    let rolling = Arc::new(Rolling {
+        port,
+        generation: AtomicUsize::new(0),
+    });
+    let client = Balancer::builder(Arc::clone(&rolling))
+        .min_interval(Duration::from_millis(1))
+        .refresh_interval(Duration::from_millis(1))
+        .linger(Duration::from_millis(20))
+        .spawn_http();
+    // What the few pods of now hold, they may hold at the end as well.
+    roll(&rolling, &client, 20).await;
+    sleep(Duration::from_millis(200)).await;
+    let before = Held::now();
+    roll(&rolling, &client, 10_000 / PODS).await;
+    let after = Held::settle(before).await;
+    assert!(
+        after.is_back_to(before),
+        "before: {before:?}, after: {after:?}"
+    );
+    assert_eq!(client.endpoints().len(), PODS);
+}
+
 /// A pod on the loopback device, whose connections are tasks of this runtime.
 async fn pod() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    pod_at(("127.0.0.1", 0)).await
+}
+
+async fn pod_at(addr: (&str, u16)) -> SocketAddr {
+    let listener = TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let hello = |_: Request<Incoming>| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))

@@ -14,6 +14,8 @@ pub(crate) mod observer;
 mod outcome;
 pub(crate) mod pod;
 pub(crate) mod term;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod workload;
 mod zone;
 

@@ -25,7 +25,7 @@ enum Phase {
     /// For a connection. Sent: Answer.
     Connect,
     /// For the head of the response. Not sent after all, over a connection that had been idle: Connect.
-    Answer(Box<Sent>),
+    Answer(Sent),
 }
 
 struct Sent {
@@ -113,7 +113,7 @@ impl Attempt {
             unreachable!("it was this phase that was polled");
         };
         Poll::Ready(match done {
-            Ok(response) => Ok(Event::Answer(self.answered(*sent, response))),
+            Ok(response) => Ok(Event::Answer(self.answered(sent, response))),
             Err(mut error) => {
                 let request = error.take_message();
                 self.failed(&sent.connection, error.into_error(), request)
@@ -122,34 +122,24 @@ impl Attempt {
     }
 
     /// Sends the request over the connection that is at hand.
-    pub(super) fn send(
-        &mut self,
-        #[cfg_attr(
-            not(feature = "http2"),
-            expect(unused_mut, reason = "HTTP/2 has another form")
-        )]
-        mut request: Request<Outgoing>,
-    ) -> Result<(), Failed> {
-        let Some(mut connection) = self.pod.take() else {
+    pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> Result<(), Failed> {
+        let Some((mut connection, taken)) = self.pod.take() else {
             unreachable!("a checkout that is ready has left a connection");
         };
-        #[cfg(feature = "http2")]
-        {
-            let is_tls = self.pod.pool.client.form.is_tls;
-            if let Err(error) = connection.adapt(&mut request, is_tls) {
-                connection.give_back();
-                return Err(Failed::to_send(error, true));
-            }
+        if let Err(error) = connection.adapt(&mut request, self.pod.pool.client.form.is_tls) {
+            connection.give_back();
+            return Err(Failed::to_send(error, true));
         }
         let is_connect = request.method() == Method::CONNECT;
-        let at = Instant::now();
+        // One look at the clock for both, where they follow each other.
+        let at = taken.unwrap_or_else(Instant::now);
         let sending = connection.send(request);
-        self.phase = Phase::Answer(Box::new(Sent {
+        self.phase = Phase::Answer(Sent {
             connection,
             sending,
             at,
             is_connect,
-        }));
+        });
         Ok(())
     }
 
@@ -165,6 +155,15 @@ impl Attempt {
         error: hyper::Error,
         request: Option<Request<Outgoing>>,
     ) -> Result<Event, Failed> {
+        if let Some(refusal) = connection.refusal() {
+            // Another connection would be turned down as well.
+            self.pod.pool.closed_at_once();
+            return Err(Failed {
+                is_back: true,
+                request: request.map(Box::new),
+                ..Failed::to_send(HttpError::Tls(refusal), false)
+            });
+        }
         if !connection.is_exclusive() {
             // Others may go on there, or the pod is about to leave: another pod is the better guess.
             return Err(match request.is_some() || is_refused(&error) {

@@ -57,14 +57,17 @@ impl Client {
         self.retries.earn();
     }
 
-    /// A pod has answered a request that was sent at `sent`.
-    pub(super) fn answered(&self, sent: Instant, now: Instant) {
-        self.latencies
-            .record(now - self.start, now.saturating_duration_since(sent));
-        let sent = self.millis(sent);
+    /// A pod has answered a request that was sent at `sent`. The time, in milliseconds since the start.
+    #[inline]
+    pub(super) fn answered(&self, sent: Instant) -> u64 {
+        let now = Instant::now();
+        let (at, latency) = (now - self.start, now - sent);
+        self.latencies.record(at, latency);
+        let sent = at.saturating_sub(latency).as_millis() as u64;
         if self.answered_from.load(Relaxed) < sent {
             self.answered_from.fetch_max(sent, Relaxed);
         }
+        at.as_millis() as u64
     }
 
     /// Whether a request has been answered that was sent after this moment.
@@ -75,6 +78,10 @@ impl Client {
     /// From when on a request without an answer is late.
     pub(super) fn late_after(&self) -> Option<Duration> {
         self.latencies.late_after()
+    }
+
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now - self.start
     }
 
     /// Milliseconds are fine enough to compare, and coarse enough that not every answer writes.

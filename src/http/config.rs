@@ -201,7 +201,8 @@ impl Http {
     pub(super) fn form(&self) -> Form {
         Form {
             repeats: self.retries || self.hedging,
-            streams: self.may_speak_http2(),
+            // HTTP/2 refuses streams, and TLS 1.3 certificates.
+            keeps: self.may_speak_http2() || self.is_tls(),
             is_tls: self.is_tls(),
         }
     }

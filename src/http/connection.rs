@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{Arc, Weak},
 };
@@ -13,9 +14,9 @@ use hyper::{
 };
 use tokio::time::Instant;
 
+use super::{HttpError, outgoing::Outgoing, pool::Pool, request::to_http1, socket::Refusal};
 #[cfg(feature = "http2")]
-use super::{HttpError, request::to_pseudo_headers, shared::Stream};
-use super::{outgoing::Outgoing, pool::Pool};
+use super::{request::to_http2, shared::Stream};
 
 /// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
 /// its stream.
@@ -38,6 +39,7 @@ pub(super) struct Exclusive {
     /// Weak, for the pool owns those that are free. A pool that is gone wants none back.
     pool: Weak<Pool>,
     expires: Option<Instant>,
+    refusal: Option<Refusal>,
 }
 
 impl Connection {
@@ -51,15 +53,15 @@ impl Connection {
     }
 
     /// Puts the request into the form that the connection speaks.
-    #[cfg(feature = "http2")]
     pub(super) fn adapt(
         &self,
         request: &mut Request<Outgoing>,
         is_tls: bool,
     ) -> Result<(), HttpError> {
         match self {
-            Self::Exclusive(_) => Ok(()),
-            Self::Stream(_) => to_pseudo_headers(request, is_tls),
+            Self::Exclusive(_) => to_http1(request, is_tls),
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => to_http2(request, is_tls),
         }
     }
 
@@ -68,6 +70,16 @@ impl Connection {
             Self::Exclusive(connection) => connection.is_closed(),
             #[cfg(feature = "http2")]
             Self::Stream(stream) => stream.is_closed(),
+        }
+    }
+
+    /// Why the pod turned the connection down, and so saw nothing of what was sent, if it did. A pod that permits
+    /// streams has accepted it before.
+    pub(super) fn refusal(&self) -> Option<Arc<io::Error>> {
+        match self {
+            Self::Exclusive(connection) => connection.refusal.as_ref()?.get().cloned(),
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => None,
         }
     }
 
@@ -132,11 +144,13 @@ impl Exclusive {
         sender: SendRequest<Outgoing>,
         pool: &Arc<Pool>,
         expires: Option<Instant>,
+        refusal: Option<Refusal>,
     ) -> Self {
         Self {
             sender,
             pool: Arc::downgrade(pool),
             expires,
+            refusal,
         }
     }
 
@@ -144,8 +158,9 @@ impl Exclusive {
         self.sender.is_closed()
     }
 
-    pub(super) fn is_old(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
+    pub(super) fn is_old(&self) -> bool {
+        self.expires
+            .is_some_and(|expires| expires <= Instant::now())
     }
 
     fn give_back(self: Box<Self>) {

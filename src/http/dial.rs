@@ -20,7 +20,7 @@ use super::{
     error::ConnectError,
     outgoing::Outgoing,
     pool::{self, Pool},
-    socket::{Socket, Stream},
+    socket::{Refusal, Socket, Stream},
 };
 use crate::{backoff::spread, draw::thread_unit, endpoint::Endpoint};
 
@@ -41,10 +41,13 @@ pub(super) fn start(pool: &Arc<Pool>, dial: pool::Dial) {
         let limit = client.settings.connect_timeout;
         let connected = timeout(limit, connect(&client.settings, &endpoint, &dialling.pool)).await;
         match connected.unwrap_or(Err(ConnectError::Timeout)) {
-            Ok(Connected::Http1(sender, connection)) => {
+            Ok(Connected::Http1(sender, connection, refusal)) => {
                 let expires = expiry(&client.settings);
                 drop((client, endpoint));
-                dialling.end(|pool| pool.dialled(Box::new(Exclusive::new(sender, pool, expires))));
+                dialling.end(|pool| {
+                    let connection = Exclusive::new(sender, pool, expires, refusal);
+                    pool.dialled(Box::new(connection))
+                });
                 // Its end, and why, is the response's or the next checkout's to tell.
                 let _ = connection.with_upgrades().await;
             }
@@ -70,6 +73,7 @@ enum Connected {
     Http1(
         http1::SendRequest<Outgoing>,
         http1::Connection<TokioIo<Socket>, Outgoing>,
+        Option<Refusal>,
     ),
     #[cfg(feature = "http2")]
     Http2(Linking),
@@ -86,16 +90,21 @@ async fn connect(
     // Requests are whole messages: waiting for more to send would only delay them.
     stream.set_nodelay(true).map_err(ConnectError::io)?;
     let (stream, is_http2) = secure(settings, endpoint, stream).await?;
+    let refusal = stream.refusal();
     let socket = Socket::new(stream, pool).ok_or_else(ConnectError::gone)?;
     #[cfg(feature = "http2")]
     if is_http2 {
-        return linking::link(settings, socket).await.map(Connected::Http2);
+        let linked = linking::link(settings, socket).await;
+        return linked.map(Connected::Http2).map_err(|error| {
+            let refusal = refusal.as_ref().and_then(|refusal| refusal.get());
+            refusal.map_or(error, |refusal| ConnectError::Tls(Arc::clone(refusal)))
+        });
     }
     debug_assert!(!is_http2, "it is not offered without its feature");
     let (sender, connection) = http1::handshake(TokioIo::new(socket))
         .await
         .map_err(|error| ConnectError::io(io::Error::other(error)))?;
-    Ok(Connected::Http1(sender, connection))
+    Ok(Connected::Http1(sender, connection, refusal))
 }
 
 /// TLS, if it is on, and whether HTTP/2 is spoken over the stream.
@@ -113,7 +122,7 @@ async fn secure(
     if let Some(tls) = &settings.tls {
         let stream = tls.connect(endpoint, stream).await?;
         // A server that knows no ALPN speaks HTTP/1.1, unless HTTP/2 was all that was offered.
-        let is_http2 = is_http2 || stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let is_http2 = is_http2 || stream.is_http2();
         return Ok((Stream::Tls(Box::new(stream)), is_http2));
     }
     let _ = endpoint;

@@ -40,11 +40,14 @@ pub enum HttpError {
 pub(super) enum ConnectError {
     Io(Arc<io::Error>),
     #[cfg_attr(
-        not(feature = "http2"),
-        expect(dead_code, reason = "only HTTP/2 fails so")
+        not(any(feature = "http2", feature = "tls")),
+        expect(dead_code, reason = "only HTTP/2 fails so, and ALPN")
     )]
     NotHttp2(Arc<io::Error>),
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS fails so"))]
+    #[cfg_attr(
+        not(any(feature = "http2", feature = "tls")),
+        expect(dead_code, reason = "only TLS fails so, perhaps late")
+    )]
     Tls(Arc<io::Error>),
     Timeout,
 }

@@ -194,7 +194,7 @@ impl Tries {
     /// Offers the request to another pod. Ends it if there is none, and no try is under way.
     fn begin(&mut self, may_repeat: bool) -> Option<Outcome> {
         let mut is_last = false;
-        if !self.message.has_host() {
+        if self.picks == 0 && !self.message.has_host() {
             let error = HttpError::MissingHost;
             return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
         }

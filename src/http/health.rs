@@ -61,10 +61,9 @@ impl Health {
         self.suspect.store(true, Relaxed);
     }
 
-    /// The pod has answered; true if that was in doubt.
+    /// The pod has answered, at `now` in milliseconds since the client's start; true if that was in doubt.
     #[inline]
-    pub(super) fn answered(&self, client: &Client, now: Instant) -> bool {
-        let now = client.millis(now);
+    pub(super) fn answered(&self, now: u64) -> bool {
         // Read first: what is known already need not be written, and the line stays shared.
         if self.answered_at.load(Relaxed) < now {
             self.answered_at.store(now, Relaxed);

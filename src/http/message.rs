@@ -12,7 +12,7 @@ use http_body::Body;
 use super::{
     HttpError,
     outgoing::{self, BoxError, Outgoing, Source, Tape},
-    request::to_origin_form,
+    request::check,
 };
 
 /// Marks a request as one that may be repeated after a pod may have seen it, or as one that must not:
@@ -40,21 +40,20 @@ pub enum Idempotent {
 
 /// A request on its way.
 pub(super) struct Message {
-    state: State,
+    /// Stays while the request may be sent again; else it leaves with it.
+    head: Parts,
+    body: State,
     may_repeat: bool,
 }
 
 enum State {
-    /// As the caller wrote it. Prepared: Unsent, or Kept.
-    New { head: Parts, body: Option<Source> },
+    /// As the caller wrote it. Prepared: Once, or Kept.
+    New(Option<Source>),
     /// Can be sent once. Taken: Gone.
-    Unsent(Request<Outgoing>),
+    Once(Outgoing),
     /// Can be sent again, as long as its body is kept.
-    Kept {
-        head: Parts,
-        tape: Option<Arc<Tape>>,
-    },
-    /// With a pod. Come back unseen: Unsent.
+    Kept(Option<Arc<Tape>>),
+    /// With a pod. Come back unseen: Once.
     Gone,
 }
 
@@ -63,8 +62,8 @@ enum State {
 pub(super) struct Form {
     /// Requests that may be repeated are kept for that.
     pub(super) repeats: bool,
-    /// A pod may refuse a request after it was written: it is not given back, so all are kept.
-    pub(super) streams: bool,
+    /// A pod may turn a request down after it was written: it is not given back, so all are kept.
+    pub(super) keeps: bool,
     pub(super) is_tls: bool,
 }
 
@@ -79,65 +78,65 @@ impl Message {
         let body = (!body.is_end_stream()).then(|| outgoing::source(body));
         Self {
             may_repeat: may_repeat(&head),
-            state: State::New { head, body },
+            body: State::New(body),
+            head,
         }
     }
 
     /// Whether it says for whom it is.
     pub(super) fn has_host(&self) -> bool {
-        match &self.state {
-            State::New { head, .. } => head.uri.host().is_some() || head.headers.contains_key(HOST),
-            _ => true,
-        }
+        self.head.uri.authority().is_some() || self.head.headers.contains_key(HOST)
     }
 
     /// Gives it the form that the client's pods want. Does nothing the second time.
     pub(super) fn prepare(&mut self, form: Form) -> Result<(), HttpError> {
-        if !matches!(self.state, State::New { .. }) {
+        let State::New(body) = &mut self.body else {
             return Ok(());
-        }
-        let State::New { mut head, body } = mem::replace(&mut self.state, State::Gone) else {
-            unreachable!("looked at just now");
         };
-        to_origin_form(&mut head, form.is_tls)?;
+        let body = body.take();
+        check(&self.head, form.is_tls)?;
         self.may_repeat &= form.repeats;
-        self.state = if self.may_repeat || form.streams {
-            let tape = body.map(Tape::of);
-            State::Kept { head, tape }
+        self.body = if self.may_repeat || form.keeps {
+            State::Kept(body.map(Tape::of))
         } else {
-            let body = body.map_or(Outgoing::Empty, Outgoing::Once);
-            State::Unsent(Request::from_parts(head, body))
+            State::Once(body.map_or(Outgoing::Empty, Outgoing::Once))
         };
         Ok(())
     }
 
     /// The request, or one like it if it can be sent again. Whether that is wise is for the caller to know.
     pub(super) fn take(&mut self) -> Option<Request<Outgoing>> {
-        if let State::Kept { head, tape } = &self.state {
+        if let State::Kept(tape) = &self.body {
             let body = match tape {
                 None => Outgoing::Empty,
                 Some(tape) => Outgoing::Taped(tape.read()?),
             };
-            return Some(Request::from_parts(head.clone(), body));
+            return Some(Request::from_parts(self.head.clone(), body));
         }
-        match mem::replace(&mut self.state, State::Gone) {
-            State::Unsent(request) => Some(request),
+        match mem::replace(&mut self.body, State::Gone) {
+            State::Once(body) => {
+                let (none, ()) = Request::new(()).into_parts();
+                let head = mem::replace(&mut self.head, none);
+                Some(Request::from_parts(head, body))
+            }
             _ => None,
         }
     }
 
     /// No pod has seen this one.
     pub(super) fn put_back(&mut self, request: Request<Outgoing>) {
-        if matches!(self.state, State::Gone) {
-            self.state = State::Unsent(request);
+        if matches!(self.body, State::Gone) {
+            let (head, body) = request.into_parts();
+            self.head = head;
+            self.body = State::Once(body);
         }
     }
 
     /// Whether there is one to send: a body that was too large to be kept is gone with its first pod.
     pub(super) fn can_be_sent(&self) -> bool {
-        match &self.state {
-            State::New { .. } | State::Unsent(_) => true,
-            State::Kept { tape, .. } => tape.as_ref().is_none_or(|tape| !tape.is_lost()),
+        match &self.body {
+            State::New(_) | State::Once(_) => true,
+            State::Kept(tape) => tape.as_ref().is_none_or(|tape| !tape.is_lost()),
             State::Gone => false,
         }
     }
@@ -149,7 +148,7 @@ impl Message {
 
     /// Whether it may be with two pods at once: if none of them need wait for the rest of its body.
     pub(super) fn may_double(&self) -> bool {
-        let State::Kept { tape, .. } = &self.state else {
+        let State::Kept(tape) = &self.body else {
             return false;
         };
         self.may_repeat && tape.as_ref().is_none_or(|tape| tape.is_complete())
@@ -172,7 +171,7 @@ mod tests {
 
     const FORM: Form = Form {
         repeats: true,
-        streams: false,
+        keeps: false,
         is_tls: false,
     };
 
@@ -218,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn where_pods_refuse_streams_every_request_is_kept_and_still_not_repeated() {
-        let streams = Form {
-            streams: true,
+    fn where_pods_refuse_what_was_written_every_request_is_kept_and_still_not_repeated() {
+        let keeping = Form {
+            keeps: true,
             ..FORM
         };
-        let mut message = message(Request::post("http://shop/"), streams);
+        let mut message = message(Request::post("http://shop/"), keeping);
         assert!(message.take().is_some() && message.take().is_some());
         assert!(!message.may_repeat() && !message.may_double());
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     HttpError, HttpService,
@@ -52,8 +52,8 @@ enum Checkout {
     /// No connection was free. The first that is, or is made: Ready. None can be made: Idle. Dropped:
     /// what came too late goes to the next.
     Waiting(oneshot::Receiver<Outcome>),
-    /// A connection of this clone. Called: Idle. Dropped: back to the pool.
-    Ready(Connection),
+    /// A connection of this clone; when it was taken, if it was free. Called: Idle. Dropped: back to the pool.
+    Ready(Connection, Option<Instant>),
 }
 
 impl HttpPod {
@@ -102,27 +102,30 @@ impl HttpPod {
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         loop {
             self.checkout = match &mut self.checkout {
-                Checkout::Ready(connection) if !connection.is_closed() => {
+                Checkout::Ready(connection, _) if !connection.is_closed() => {
                     return Poll::Ready(Ok(()));
                 }
-                Checkout::Ready(_) => Checkout::Idle,
-                Checkout::Idle => match self.pool.checkout() {
-                    pool::Checkout::Free(connection, dial) => {
-                        dial::start(&self.pool, dial);
-                        Checkout::Ready(connection)
+                Checkout::Ready(..) => Checkout::Idle,
+                Checkout::Idle => {
+                    let now = Instant::now();
+                    match self.pool.checkout(now) {
+                        pool::Checkout::Free(connection, dial) => {
+                            dial::start(&self.pool, dial);
+                            Checkout::Ready(connection, Some(now))
+                        }
+                        pool::Checkout::Wait(outcome, dial) => {
+                            dial::start(&self.pool, dial);
+                            Checkout::Waiting(outcome)
+                        }
                     }
-                    pool::Checkout::Wait(outcome, dial) => {
-                        dial::start(&self.pool, dial);
-                        Checkout::Waiting(outcome)
-                    }
-                },
+                }
                 Checkout::Waiting(outcome) => {
                     let outcome = ready!(Pin::new(outcome).poll(cx))
                         .unwrap_or_else(|_| Err(ConnectError::gone()));
                     self.checkout = Checkout::Idle;
                     // It may have closed again, but a pod that closes each connection must not be
                     // dialled without end.
-                    self.checkout = Checkout::Ready(outcome?);
+                    self.checkout = Checkout::Ready(outcome?, None);
                     return Poll::Ready(Ok(()));
                 }
             };
@@ -136,14 +139,21 @@ impl HttpPod {
         dial::start(&self.pool, dial);
     }
 
-    /// The connection that was checked out.
-    pub(super) fn take(&mut self) -> Option<Connection> {
+    /// The connection that was checked out, and when if that was known.
+    pub(super) fn take(&mut self) -> Option<(Connection, Option<Instant>)> {
         match mem::replace(&mut self.checkout, Checkout::Idle) {
-            Checkout::Ready(connection) => Some(connection),
+            Checkout::Ready(connection, at) => Some((connection, at)),
             other => {
                 self.checkout = other;
                 None
             }
+        }
+    }
+
+    /// The checkout may be a while ago.
+    pub(super) fn forget_when(&mut self) {
+        if let Checkout::Ready(_, at) = &mut self.checkout {
+            *at = None;
         }
     }
 
@@ -177,7 +187,7 @@ impl Drop for HttpPod {
                     connection.give_back();
                 }
             }
-            Checkout::Ready(connection) => connection.give_back(),
+            Checkout::Ready(connection, _) => connection.give_back(),
         }
     }
 }

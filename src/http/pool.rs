@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     sync::oneshot,
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep},
 };
 
 #[cfg(feature = "http2")]
@@ -21,7 +21,7 @@ use super::{
     health::Health,
     socket::Close,
 };
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, registry::FOREVER};
 
 #[expect(
     clippy::disallowed_types,
@@ -32,6 +32,9 @@ type Mutex<T> = std::sync::Mutex<T>;
 /// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
 /// on both sides and some 10 kB; the next burst of this size costs no connect.
 const MAX_IDLE: usize = 100;
+
+/// How often in an idle timeout free connections are looked at: a connection is closed by the last eighth.
+const TICKS: u32 = 8;
 
 /// Connects under way per pod. Below the smallest listen queue in common use (Java's 50), for a SYN
 /// that finds the queue full is dropped, and sent again only after 1 s.
@@ -71,6 +74,10 @@ struct State {
     presence: Presence,
     /// Closes free connections as they grow old, while there are any.
     reaper: Option<Reaper>,
+    /// Its clock, at its last look. So requests need not read another.
+    tick: u32,
+    /// If it has not looked by then, nobody knows how old what is free is: the machine slept.
+    looks_before: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -86,6 +93,23 @@ enum Presence {
 /// A task that ends with the pool.
 struct Reaper(AbortHandle);
 
+impl Reaper {
+    #[cold]
+    fn start(pool: &Arc<Pool>) -> Self {
+        let pause = pool.client.settings.idle_timeout / TICKS;
+        let weak = Arc::downgrade(pool);
+        let reaping = pool.client.runtime.spawn(async move {
+            loop {
+                sleep(pause).await;
+                if !weak.upgrade().is_some_and(|pool| pool.reap()) {
+                    return;
+                }
+            }
+        });
+        Self(reaping.abort_handle())
+    }
+}
+
 impl Drop for Reaper {
     fn drop(&mut self) {
         self.0.abort();
@@ -94,7 +118,8 @@ impl Drop for Reaper {
 
 struct Free {
     connection: Box<Exclusive>,
-    since: Instant,
+    /// The tick of that moment.
+    since: u32,
 }
 
 /// A connection that was waited for, or why the pod did not take one.
@@ -132,6 +157,8 @@ impl Pool {
             heard: None,
             presence: Presence::Live,
             reaper: None,
+            tick: 0,
+            looks_before: Instant::now(),
         };
         Self {
             endpoint,
@@ -147,22 +174,22 @@ impl Pool {
 
     /// A connection that can take a request, of the free ones that which was used last; or else a place
     /// in the queue, and perhaps a dial.
-    pub(super) fn checkout(self: &Arc<Self>) -> Checkout {
-        let now = Instant::now();
-        let idle = self.client.settings.idle_timeout;
+    pub(super) fn checkout(self: &Arc<Self>, now: Instant) -> Checkout {
         // One lock for both: a connection that becomes free in between must not be missed.
         let mut state = self.state();
+        if state.reaper.is_some() && state.looks_before <= now {
+            state.free.clear();
+            #[cfg(feature = "http2")]
+            state.links.close_idle();
+        }
         #[cfg(feature = "http2")]
-        if let Some((stream, is_old)) = state.links.open(now, self) {
+        if let Some((stream, is_old)) = state.links.open(self) {
             let dial = state.replace_if(is_old);
             return Checkout::Free(Connection::Stream(stream), dial);
         }
-        while let Some(Free { connection, since }) = state.free.pop_back() {
-            if now.duration_since(since) >= idle {
-                // The rest is older.
-                state.free.clear();
-            } else if !connection.is_closed() {
-                let dial = state.replace_if(connection.is_old(now));
+        while let Some(Free { connection, .. }) = state.free.pop_back() {
+            if !connection.is_closed() {
+                let dial = state.replace_if(connection.is_old());
                 return Checkout::Free(Connection::Exclusive(connection), dial);
             }
         }
@@ -179,12 +206,11 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, mut connection: Box<Exclusive>) {
         while !connection.is_closed() {
             let waiter = {
-                let now = Instant::now();
                 let mut state = self.state();
                 match state.waiting.pop_front() {
                     Some(waiter) => waiter,
-                    None if state.presence != Presence::Live || connection.is_old(now) => return,
-                    None => return state.keep(connection, now, self),
+                    None if state.presence != Presence::Live || connection.is_old() => return,
+                    None => return state.keep(connection, self),
                 }
             };
             match waiter.send(Ok(Connection::Exclusive(connection))) {
@@ -210,6 +236,7 @@ impl Pool {
         self.reached();
         let mut state = self.state();
         state.expected = link.max_streams();
+        state.links.tick = state.tick;
         state.links.add(link);
         state.admit(self);
         if state.presence != Presence::Live {
@@ -234,12 +261,13 @@ impl Pool {
     #[cfg(feature = "http2")]
     pub(super) fn with_links(self: &Arc<Self>, change: impl FnOnce(&mut Links)) {
         let mut state = self.state();
+        state.start_reaping(self);
+        state.links.tick = state.tick;
         change(&mut state.links);
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
         state.admit(self);
-        state.start_reaping(self);
     }
 
     /// A dial that began at `began` has failed. Reports the pod, and fails the requests for which no
@@ -311,9 +339,8 @@ impl Pool {
 
     /// The pod has answered a request that was sent at `sent`.
     pub(super) fn answered(&self, sent: Instant) {
-        let now = Instant::now();
-        self.client.answered(sent, now);
-        if self.health.answered(&self.client, now) {
+        let now = self.client.answered(sent);
+        if self.health.answered(now) {
             self.client.signals.reached(&self.endpoint);
         }
     }
@@ -371,26 +398,25 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When to look again; `None` if nothing is free.
-    fn reap(&self) -> Option<Instant> {
-        let now = Instant::now();
+    /// Looks once more; false if nothing is free, and nobody need look again.
+    fn reap(&self) -> bool {
         let mut state = self.state();
-        let idle = self.client.settings.idle_timeout;
+        state.look(self);
+        let tick = state.tick;
         while state
             .free
             .front()
-            .is_some_and(|free| now.duration_since(free.since) >= idle)
+            .is_some_and(|free| tick.saturating_sub(free.since) >= TICKS)
         {
             state.free.pop_front();
         }
-        let oldest = state.free.front().map(|free| free.since);
+        let is_needed = !state.free.is_empty();
         #[cfg(feature = "http2")]
-        let oldest = oldest.into_iter().chain(state.links.reap(now, idle)).min();
-        let next = oldest.and_then(|since| since.checked_add(idle));
-        if next.is_none() {
+        let is_needed = state.links.reap(tick, TICKS) || is_needed;
+        if !is_needed {
             state.reaper = None;
         }
-        next
+        is_needed
     }
 }
 
@@ -409,36 +435,30 @@ impl State {
         (outcome, self.next_dial(pool))
     }
 
-    fn keep(&mut self, connection: Box<Exclusive>, now: Instant, pool: &Arc<Pool>) {
+    fn keep(&mut self, connection: Box<Exclusive>, pool: &Arc<Pool>) {
         while self.free.len() >= MAX_IDLE {
             self.free.pop_front();
         }
-        let since = now;
-        self.free.push_back(Free { connection, since });
         self.start_reaping(pool);
+        let since = self.tick;
+        self.free.push_back(Free { connection, since });
     }
 
     /// Sees to it that connections close as they grow too old to be used, also if the client falls silent.
+    #[inline]
     fn start_reaping(&mut self, pool: &Arc<Pool>) {
-        let idle = pool.client.settings.idle_timeout;
-        let Some(mut due) = Instant::now().checked_add(idle) else {
-            return;
-        };
-        if self.reaper.is_some() {
-            return;
+        if self.reaper.is_none() {
+            self.look(pool);
+            self.reaper = Some(Reaper::start(pool));
         }
-        let weak = Arc::downgrade(pool);
-        let reaping = pool.client.runtime.spawn(async move {
-            loop {
-                sleep_until(due).await;
-                let Some(pool) = weak.upgrade() else { return };
-                match pool.reap() {
-                    Some(next) => due = next,
-                    None => return,
-                }
-            }
-        });
-        self.reaper = Some(Reaper(reaping.abort_handle()));
+    }
+
+    /// By the clock, for the machine may have slept, and the reaper with it.
+    fn look(&mut self, pool: &Pool) {
+        let (now, idle) = (Instant::now(), pool.client.settings.idle_timeout);
+        let pause = (idle / TICKS).as_millis().max(1);
+        self.tick = (pool.client.age(now).as_millis() / pause) as u32;
+        self.looks_before = now.checked_add(idle).unwrap_or(now + FOREVER);
     }
 
     /// A connection that is too old serves while its successor is made.
@@ -492,12 +512,11 @@ impl State {
     /// Requests that wait, onto connections that have room.
     #[cfg(feature = "http2")]
     fn admit(&mut self, pool: &Arc<Pool>) {
-        let now = Instant::now();
         while let Some(waiter) = self.waiting.pop_front() {
             if waiter.is_closed() {
                 continue;
             }
-            let Some((stream, _)) = self.links.open(now, pool) else {
+            let Some((stream, _)) = self.links.open(pool) else {
                 self.waiting.push_front(waiter);
                 return;
             };

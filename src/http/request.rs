@@ -1,52 +1,73 @@
-//! The two forms of a request: HTTP/1.1's, in which it is kept, and HTTP/2's.
+//! The two forms of a request, HTTP/1.1's and HTTP/2's. It is kept as the caller wrote it, and takes on a form
+//! when the connection is known that it goes over.
 
-use http::{HeaderValue, Method, Uri, Version, header::HOST, request::Parts, uri::Scheme};
 #[cfg(feature = "http2")]
-use http::{Request, uri::Authority};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Uri, Version, header::HOST, request::Parts, uri::Scheme};
 
 use super::HttpError;
 
-/// Takes the authority of the URI into the `Host` header, unless there is one, and leaves path and
-/// query (RFC 9112, 3.2.1). `CONNECT` keeps its URI. A request that came in by another version goes
-/// out as HTTP/1.1, except HTTP/1.0, which promises less.
-///
-/// The scheme, where the URI has one, must be that of the connections: an `https` URI must not travel
-/// in the open, and a server that is told `http` over TLS rightly wonders.
-pub(super) fn to_origin_form(head: &mut Parts, is_tls: bool) -> Result<(), HttpError> {
-    let scheme = scheme(is_tls);
-    if head.uri.scheme().is_some_and(|own| *own != scheme) {
+/// Whether a request can be sent: it says for whom it is, and its scheme, where it has one, is that of the
+/// connections. An `https` URI must not travel in the open, and a server that is told `http` over TLS
+/// rightly wonders.
+pub(super) fn check(head: &Parts, is_tls: bool) -> Result<(), HttpError> {
+    if head.uri.scheme().is_some_and(|own| *own != scheme(is_tls)) {
         return Err(HttpError::UnsupportedScheme);
     }
-    if !head.headers.contains_key(HOST) {
-        let host = host_header(&head.uri, is_tls).ok_or(HttpError::MissingHost)?;
-        head.headers.insert(HOST, host);
-    }
-    if head.version != Version::HTTP_10 {
-        head.version = Version::HTTP_11;
-    }
-    if head.method != Method::CONNECT {
-        let path = head.uri.path_and_query().cloned();
-        head.uri = path.map_or_else(Uri::default, Uri::from);
+    let is_named = head
+        .uri
+        .authority()
+        .is_some_and(|name| !host(name.as_str(), is_tls).is_empty());
+    if !is_named && !head.headers.contains_key(HOST) {
+        return Err(HttpError::MissingHost);
     }
     Ok(())
 }
 
-/// Makes the pseudo-headers of HTTP/2 out of the form above: scheme, authority and path in the URI, and
-/// no `Host` (RFC 9113, 8.3.1). `CONNECT` has its authority in the URI as it is.
+/// Takes the authority of the URI into the `Host` header, unless there is one, and leaves path and
+/// query (RFC 9112, 3.2.1). `CONNECT` keeps its URI. A request that came in by another version goes
+/// out as HTTP/1.1, except HTTP/1.0, which promises less.
+pub(super) fn to_http1<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), HttpError> {
+    if !request.headers().contains_key(HOST) {
+        let name = request.uri().authority().ok_or(HttpError::MissingHost)?;
+        let host = HeaderValue::from_str(host(name.as_str(), is_tls));
+        let host = host.map_err(|_| HttpError::MissingHost)?;
+        request.headers_mut().insert(HOST, host);
+    }
+    if request.version() != Version::HTTP_10 {
+        *request.version_mut() = Version::HTTP_11;
+    }
+    if request.method() != Method::CONNECT && request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    }
+    Ok(())
+}
+
+/// Makes the pseudo-headers of HTTP/2: scheme, authority and path in the URI, and no `Host` (RFC 9113, 8.3.1),
+/// which wins over the URI where both are there. `CONNECT` has its authority in the URI as it is.
 #[cfg(feature = "http2")]
-pub(super) fn to_pseudo_headers<B>(
-    request: &mut Request<B>,
-    is_tls: bool,
-) -> Result<(), HttpError> {
+pub(super) fn to_http2<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), HttpError> {
     *request.version_mut() = Version::HTTP_2;
-    let host = request.headers_mut().remove(HOST);
-    if request.method() == Method::CONNECT {
+    let named = request.headers_mut().remove(HOST);
+    let is_whole = |name: &Authority| !name.as_str().contains('@');
+    let is_ready = named.is_none()
+        && request.uri().scheme().is_some()
+        && request.uri().authority().is_some_and(is_whole);
+    if is_ready || request.method() == Method::CONNECT {
         return Ok(());
     }
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let authority = match (&named, &parts.authority) {
+        (Some(named), _) => Authority::try_from(named.as_bytes()).ok(),
+        (None, Some(name)) => Authority::try_from(host(name.as_str(), is_tls)).ok(),
+        (None, None) => None,
+    };
     parts.authority = Some(authority.ok_or(HttpError::MissingHost)?);
     parts.scheme = Some(scheme(is_tls));
+    parts
+        .path_and_query
+        .get_or_insert_with(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| HttpError::MissingHost)?;
     Ok(())
 }
@@ -57,35 +78,39 @@ fn scheme(is_tls: bool) -> Scheme {
 
 /// Host and port as written, without user information (RFC 9110, 7.2) and without the port that
 /// the scheme implies.
-fn host_header(uri: &Uri, is_tls: bool) -> Option<HeaderValue> {
-    let authority = uri.authority()?.as_str();
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+fn host(authority: &str, is_tls: bool) -> &str {
+    // Short: a loop is quicker than a search that prepares for long ones.
+    let user = authority.bytes().rposition(|byte| byte == b'@');
+    let host = user.map_or(authority, |at| &authority[at + 1..]);
     let implied = if is_tls { ":443" } else { ":80" };
     let host = host.strip_suffix(implied).unwrap_or(host);
     // A port may be empty (RFC 3986, 3.2.3).
-    let host = host.strip_suffix(':').unwrap_or(host);
-    if host.is_empty() {
-        return None;
-    }
-    HeaderValue::from_str(host).ok()
+    host.strip_suffix(":").unwrap_or(host)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
-    fn head(request: http::request::Builder) -> Parts {
-        request.body(()).unwrap().into_parts().0
+    fn http1(request: http::request::Builder, is_tls: bool) -> Result<Request<()>, HttpError> {
+        let (head, body) = request.body(()).unwrap().into_parts();
+        check(&head, is_tls)?;
+        let mut request = Request::from_parts(head, body);
+        to_http1(&mut request, is_tls)?;
+        let once = format!("{request:?}");
+        to_http1(&mut request, is_tls)?;
+        assert_eq!(
+            format!("{request:?}"),
+            once,
+            "the second time changes nothing"
+        );
+        Ok(request)
     }
 
     fn prepared(request: http::request::Builder) -> Result<(String, String), HttpError> {
-        let mut head = head(request);
-        to_origin_form(&mut head, false)?;
-        let host = head.headers[HOST].to_str().unwrap().to_owned();
-        Ok((head.uri.to_string(), host))
+        let request = http1(request, false)?;
+        let host = request.headers()[HOST].to_str().unwrap().to_owned();
+        Ok((request.uri().to_string(), host))
     }
 
     #[test]
@@ -120,9 +145,8 @@ mod tests {
     #[test]
     fn versions_that_the_connection_does_not_speak_become_1_1() {
         let sent_as = |version| {
-            let mut head = head(Request::get("http://pod/").version(version));
-            to_origin_form(&mut head, false).unwrap();
-            head.version
+            let request = Request::get("http://pod/").version(version);
+            http1(request, false).unwrap().version()
         };
         assert_eq!(sent_as(Version::HTTP_10), Version::HTTP_10);
         for version in [
@@ -149,12 +173,10 @@ mod tests {
 
     #[test]
     fn the_scheme_is_that_of_the_connections() {
-        let mut own = head(Request::get("https://shop:443/items"));
-        to_origin_form(&mut own, true).unwrap();
-        assert_eq!(own.headers[HOST], "shop");
-        let mut open = head(Request::get("http://shop/items"));
+        let own = http1(Request::get("https://shop:443/items"), true).unwrap();
+        assert_eq!(own.headers()[HOST], "shop");
         assert!(matches!(
-            to_origin_form(&mut open, true),
+            http1(Request::get("http://shop/items"), true),
             Err(HttpError::UnsupportedScheme)
         ));
     }
@@ -162,16 +184,37 @@ mod tests {
     #[cfg(feature = "http2")]
     #[test]
     fn http2_has_scheme_and_authority_in_the_uri() {
-        let mut request = Request::get("/items?x=y")
-            .header(HOST, "shop:8080")
-            .body(())
-            .unwrap();
-        to_pseudo_headers(&mut request, false).unwrap();
-        assert_eq!(request.uri(), "http://shop:8080/items?x=y");
-        assert!(!request.headers().contains_key(HOST));
+        let of = |request: http::request::Builder| {
+            let mut request = request.body(()).unwrap();
+            to_http2(&mut request, false).map(|()| {
+                assert!(!request.headers().contains_key(HOST));
+                request.uri().to_string()
+            })
+        };
+        let whole = "http://shop:8080/items?x=y";
+        assert_eq!(of(Request::get(whole)).unwrap(), whole);
+        let apart = Request::get("/items?x=y").header(HOST, "shop:8080");
+        assert_eq!(of(apart).unwrap(), whole);
+        let both = Request::get("http://pod/items?x=y").header(HOST, "shop:8080");
+        assert_eq!(of(both).unwrap(), whole);
+        let user = Request::get("http://me:secret@shop:8080/items?x=y");
+        assert_eq!(of(user).unwrap(), whole);
+        let odd = Request::get("/").header(HOST, "sh op");
+        assert!(matches!(of(odd), Err(HttpError::MissingHost)));
+    }
 
-        let mut odd = Request::get("/").header(HOST, "sh op").body(()).unwrap();
-        let refused = to_pseudo_headers(&mut odd, false);
-        assert!(matches!(refused, Err(HttpError::MissingHost)));
+    #[cfg(feature = "http2")]
+    #[test]
+    fn a_request_changes_from_one_form_to_the_other_and_back() {
+        let mut request = Request::get("http://shop/items").body(()).unwrap();
+        to_http1(&mut request, false).unwrap();
+        to_http2(&mut request, false).unwrap();
+        assert_eq!(request.uri(), "http://shop/items");
+        to_http1(&mut request, false).unwrap();
+        assert_eq!(
+            (request.uri().path(), &request.headers()[HOST]),
+            ("/items", &HeaderValue::from_static("shop"))
+        );
+        assert_eq!(request.uri().authority(), None);
     }
 }

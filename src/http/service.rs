@@ -109,7 +109,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // The one that was made ready is called; the next call has its own checkout.
         let next = self.pod.clone();
-        let pod = mem::replace(&mut self.pod, next);
+        let mut pod = mem::replace(&mut self.pod, next);
+        pod.forget_when();
         Box::pin(call(pod, Message::new(request)))
     }
 }

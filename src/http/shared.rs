@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use http::Request;
 use hyper::client::conn::http2::SendRequest;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::{connection::Sending, outgoing::Outgoing, pool::Pool};
 
@@ -12,6 +12,8 @@ use super::{connection::Sending, outgoing::Outgoing, pool::Pool};
 #[derive(Default)]
 pub(super) struct Links {
     links: Vec<Link>,
+    /// The pool's, at the last change.
+    pub(super) tick: u32,
 }
 
 /// One connection, and its streams.
@@ -24,7 +26,8 @@ pub(super) struct Link {
     tunnels: usize,
     /// What the pod permits, or our own limit.
     max_streams: usize,
-    idle_since: Instant,
+    /// The tick of that moment.
+    idle_since: u32,
     expires: Option<Instant>,
     /// Takes no more requests.
     is_retired: bool,
@@ -43,7 +46,7 @@ impl Link {
             streams: 0,
             tunnels: 0,
             max_streams,
-            idle_since: Instant::now(),
+            idle_since: 0,
             expires,
             is_retired: false,
         }
@@ -58,16 +61,17 @@ impl Link {
         !self.is_retired && taken < self.max_streams && !self.sender.is_closed()
     }
 
-    fn is_old(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
+    fn is_old(&self) -> bool {
+        self.expires
+            .is_some_and(|expires| expires <= Instant::now())
     }
 }
 
 impl Links {
-    pub(super) fn add(&mut self, link: Link) {
+    pub(super) fn add(&mut self, mut link: Link) {
+        link.idle_since = self.tick;
         // The successor of one that is too old.
-        let now = link.idle_since;
-        for old in self.links.iter_mut().filter(|link| link.is_old(now)) {
+        for old in self.links.iter_mut().filter(|link| link.is_old()) {
             old.is_retired = true;
         }
         self.links.push(link);
@@ -75,7 +79,7 @@ impl Links {
     }
 
     /// A stream on a connection that has room, and whether that should have a successor.
-    pub(super) fn open(&mut self, now: Instant, pool: &Arc<Pool>) -> Option<(Stream, bool)> {
+    pub(super) fn open(&mut self, pool: &Arc<Pool>) -> Option<(Stream, bool)> {
         let link = self.links.iter_mut().find(|link| link.has_room())?;
         link.streams += 1;
         let stream = Stream {
@@ -83,7 +87,7 @@ impl Links {
             link: link.id,
             pool: Arc::downgrade(pool),
         };
-        Some((stream, link.is_old(now)))
+        Some((stream, link.is_old()))
     }
 
     /// A stream has ended.
@@ -91,7 +95,7 @@ impl Links {
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
             link.streams -= 1;
             if link.streams == 0 {
-                link.idle_since = Instant::now();
+                link.idle_since = self.tick;
             }
         }
         self.drop_spent();
@@ -139,12 +143,11 @@ impl Links {
         self.links.retain(|link| link.streams > 0);
     }
 
-    /// Closes those that were idle for so long. The time since which the next one is.
-    pub(super) fn reap(&mut self, now: Instant, idle: Duration) -> Option<Instant> {
+    /// Closes those that were idle for so many ticks. False if none is left that is idle.
+    pub(super) fn reap(&mut self, tick: u32, ticks: u32) -> bool {
         self.links
-            .retain(|link| link.streams > 0 || now.duration_since(link.idle_since) < idle);
-        let idle = self.links.iter().filter(|link| link.streams == 0);
-        idle.map(|link| link.idle_since).min()
+            .retain(|link| link.streams > 0 || tick.saturating_sub(link.idle_since) < ticks);
+        self.links.iter().any(|link| link.streams == 0)
     }
 
     /// A connection ends when nobody holds its sender.

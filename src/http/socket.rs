@@ -4,10 +4,10 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures_util::task::AtomicWaker;
@@ -16,6 +16,8 @@ use tokio::{
     net::TcpStream,
 };
 
+#[cfg(feature = "tls")]
+use super::secured::Secured;
 use super::{dial, pool::Pool};
 
 /// A socket to a pod. The pool knows of it until it is dropped, whoever has it then: hyper, or after an
@@ -23,6 +25,8 @@ use super::{dial, pool::Pool};
 pub(super) struct Socket {
     stream: Stream,
     close: Arc<Close>,
+    /// Who was registered to be woken when it is to close: nearly always the same task.
+    reader: Option<Waker>,
     pool: Weak<Pool>,
     id: u64,
 }
@@ -30,7 +34,21 @@ pub(super) struct Socket {
 pub(super) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<Secured>),
+}
+
+/// Why the pod turned the connection down after it was made, if it did: it has seen no request then. Only TLS
+/// knows such a thing.
+pub(super) type Refusal = Arc<OnceLock<Arc<io::Error>>>;
+
+impl Stream {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Plain(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Some(stream.refusal()),
+        }
+    }
 }
 
 /// Closes a socket from outside. Its reader finds out at once, and so does all that waits above it.
@@ -66,6 +84,7 @@ impl Socket {
         Some(Self {
             stream,
             close,
+            reader: None,
             pool: Weak::clone(pool),
             id,
         })
@@ -106,7 +125,14 @@ impl AsyncRead for Socket {
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         if read.is_pending() {
-            self.close.reader.register(cx.waker());
+            if !self
+                .reader
+                .as_ref()
+                .is_some_and(|reader| reader.will_wake(cx.waker()))
+            {
+                self.close.reader.register(cx.waker());
+                self.reader = Some(cx.waker().clone());
+            }
             self.is_closed()?;
         }
         read

@@ -5,21 +5,21 @@ use std::{io, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
-    client::TlsStream,
     rustls::{
-        ClientConfig,
+        self, AlertDescription, ClientConfig,
         pki_types::{InvalidDnsNameError, ServerName},
     },
 };
 
-use super::{config::Protocol, error::ConnectError};
+use super::{config::Protocol, error::ConnectError, secured::Secured};
 use crate::endpoint::Endpoint;
 
 /// TLS to the pods: whom to trust, and which name a pod must prove.
 ///
 /// The name is the service's, or the pod's own; never the address, which serves another pod tomorrow. A pod
 /// that cannot prove it gets no request and is set aside: an address that was re-used by another service
-/// cannot receive what was meant for yours.
+/// cannot receive what was meant for yours. Nor is a pod used that does not take the client's certificate: the
+/// request goes on to another, also where the pod says so late (TLS 1.3).
 ///
 /// Trust, client certificates and cryptography are those of the [`ClientConfig`] you bring; its ALPN protocols
 /// are set by [`Http`](crate::Http).
@@ -108,11 +108,33 @@ impl Tls {
         &self,
         endpoint: &Endpoint,
         stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let refused = |error| ConnectError::Tls(Arc::new(error));
-        let name = self.name_of(endpoint).map_err(refused)?;
+    ) -> Result<Secured, ConnectError> {
+        let name = self
+            .name_of(endpoint)
+            .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(name, stream).await.map_err(refused)
+        let connected = connector.connect(name, stream).await;
+        connected.map(Secured::new).map_err(|error| self.why(error))
+    }
+
+    /// What the end of a handshake says of the pod.
+    fn why(&self, error: io::Error) -> ConnectError {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        match cause {
+            Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
+                if !self.offers(b"http/1.1") =>
+            {
+                ConnectError::NotHttp2(Arc::new(error))
+            }
+            Some(_) => ConnectError::Tls(Arc::new(error)),
+            // It broke off, which says nothing of who the pod is.
+            None => ConnectError::io(error),
+        }
+    }
+
+    fn offers(&self, protocol: &[u8]) -> bool {
+        let offer = &self.config.alpn_protocols;
+        offer.iter().any(|offered| offered == protocol)
     }
 
     fn name_of(&self, endpoint: &Endpoint) -> io::Result<ServerName<'static>> {

@@ -87,7 +87,7 @@ mod tests {
         };
         let mut hand = ByHand::new(config, true);
         hand.answer(1..=n);
-        assert_eq!(hand.set.len(), n.into(), "the first waits for nobody");
+        assert_eq!(hand.set.len(), usize::from(n), "the first waits for nobody");
         assert_eq!(hand.told(), []);
         hand
     }

@@ -326,12 +326,26 @@ async fn connections_that_nobody_used_for_a_while_are_not_used_again() {
     for (idle, connections) in [(50, 1), (50, 1), (60, 2)] {
         answer(&client).await;
         time::pause();
-        time::advance(Duration::from_secs(idle)).await;
+        for _ in 0..idle {
+            time::advance(Duration::from_secs(1)).await;
+        }
         time::resume();
         answer(&client).await;
         assert_eq!(pods[0].connections(), connections, "after {idle} s");
     }
     until("the old one closes", || pods[0].open() == 1).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_uses_no_connection_of_before() {
+    let pods = pods(1).await;
+    let client: Client = over(&pods).spawn_http();
+    answer(&client).await;
+    time::pause();
+    time::advance(Duration::from_secs(60)).await;
+    time::resume();
+    answer(&client).await;
+    assert_eq!(pods[0].connections(), 2);
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
     reason = "nothing is reachable from outside a test; `pub` says what a module offers"
 )]
 
+#[path = "../support/authority.rs"]
+mod authority;
 mod process;
 #[path = "../support/wire.rs"]
 mod wire;
@@ -21,6 +23,7 @@ mod changes;
 mod failover;
 mod knot;
 mod pods;
+mod protocols;
 
 use std::{
     collections::BTreeSet,

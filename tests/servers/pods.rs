@@ -86,11 +86,13 @@ impl Cluster {
 
 /// The name of the pod that answered, and the number of its connection.
 async fn get(client: &Client) -> Result<(String, String), Failure> {
-    let request = Request::get("http://web.ns/").body(Full::default())?;
+    let request = Request::get("http://web.ns/").body(Full::<Bytes>::default())?;
     let response = client.clone().oneshot(request).await?;
     let body = response.into_body().collect().await?.to_bytes();
     let text = String::from_utf8(body.to_vec())?;
-    let (pod, connection) = text.split_once(' ').ok_or("a strange body")?;
+    let [pod, connection, ..] = text.split(' ').collect::<Vec<_>>()[..] else {
+        return Err("a strange body".into());
+    };
     Ok((pod.to_owned(), connection.to_owned()))
 }
 
@@ -268,7 +270,7 @@ async fn a_pod_that_drains_while_dns_still_lists_it_costs_no_get_that_is_repeate
 async fn a_response_in_flight_from_a_draining_pod_arrives_whole() {
     let mut cluster = Cluster::start().await;
     let request = Request::get("http://web.ns/slow")
-        .body(Full::default())
+        .body(Full::<Bytes>::default())
         .expect("a request");
     let response = cluster
         .client
