@@ -46,8 +46,9 @@ impl HttpBody {
                 lease: None,
                 in_flight: None,
             };
-            if !is_upgrade {
-                body.lease = Some(connection);
+            match is_upgrade {
+                true => connection.hand_over(),
+                false => body.lease = Some(connection),
             }
             // No body at all: none will be polled.
             body.end_if_over();

@@ -123,7 +123,8 @@ impl Http {
 
     /// Connections to one pod, at most; requests beyond wait for one to become free, and after
     /// 250 ms may go elsewhere. Default: no limit, for a queue in the client helps a pod only if the
-    /// pod cannot refuse by itself. At least 1.
+    /// pod cannot refuse by itself. At least 1. One that only ends what it has, because the pod said goodbye
+    /// (`GOAWAY`) or it is too old, makes room for another.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self

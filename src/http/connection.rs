@@ -48,7 +48,7 @@ impl Connection {
         match self {
             Self::Exclusive(connection) => Box::pin(connection.sender.try_send_request(request)),
             #[cfg(feature = "http2")]
-            Self::Stream(stream) => Box::pin(stream.sender.try_send_request(request)),
+            Self::Stream(stream) => stream.send(request),
         }
     }
 
@@ -69,7 +69,7 @@ impl Connection {
         match self {
             Self::Exclusive(connection) => connection.is_closed(),
             #[cfg(feature = "http2")]
-            Self::Stream(stream) => stream.sender.is_closed(),
+            Self::Stream(stream) => stream.is_closed(),
         }
     }
 
@@ -101,8 +101,10 @@ impl Connection {
     /// Nearly always hyper knows of the end as well. If not, it is about to, or it still writes the
     /// request, which the pod has answered early: the one case in which a task waits for it.
     pub(super) fn end(self) {
-        let Self::Exclusive(mut connection) = self else {
-            return;
+        let mut connection = match self {
+            Self::Exclusive(connection) => connection,
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => return,
         };
         if connection.sender.is_ready() {
             connection.give_back();
@@ -114,6 +116,15 @@ impl Connection {
                     connection.give_back();
                 }
             });
+        }
+    }
+
+    /// It has become a tunnel (an upgrade, or a `CONNECT`), and is the caller's.
+    pub(super) fn hand_over(self) {
+        match self {
+            Self::Exclusive(_) => {}
+            #[cfg(feature = "http2")]
+            Self::Stream(stream) => stream.hand_over(),
         }
     }
 

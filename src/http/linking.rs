@@ -14,7 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    config::Http, dial::Dialling, error::ConnectError, outgoing::Outgoing, shared::Link,
+    config::Http,
+    dial::{self, Dialling},
+    error::ConnectError,
+    outgoing::Outgoing,
+    shared::Link,
     socket::Socket,
 };
 
@@ -110,8 +114,8 @@ impl Linking {
         });
         ended.await;
         let Some(pool) = weak.upgrade() else { return };
-        let mut is_news = false;
-        pool.with_links(|links| is_news = links.ended(id));
+        let (is_news, next) = pool.ended(id);
+        dial::start(&pool, next);
         if is_news {
             // The pod said goodbye, or died: it may be about to leave the service.
             pool.client.signals.refresh();

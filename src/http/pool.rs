@@ -1,7 +1,7 @@
 //! One pod's connections, and the requests that wait for one.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, MutexGuard, PoisonError},
 };
@@ -64,6 +64,8 @@ struct State {
     dials: usize,
     /// Every socket that is open, also those in use.
     open: HashMap<u64, Arc<Close>>,
+    /// Those of them that take no more requests, and end with what they have. They make room for others.
+    ending: HashSet<u64>,
     next_id: u64,
     /// How many requests a connection is expected to take at once.
     expected: usize,
@@ -150,6 +152,7 @@ impl Pool {
             waiting: VecDeque::new(),
             dials: 0,
             open: HashMap::new(),
+            ending: HashSet::new(),
             next_id: 0,
             expected,
             heard: None,
@@ -240,7 +243,19 @@ impl Pool {
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
+        // Perhaps nobody waits for it any more.
+        state.start_reaping(self);
         state.end_dial(self)
+    }
+
+    /// A connection that requests share takes no more of them; those on it may go on. Whether that is news.
+    #[cfg(feature = "http2")]
+    pub(super) fn ended(&self, id: u64) -> (bool, Dial) {
+        let mut state = self.state();
+        if state.open.contains_key(&id) {
+            state.ending.insert(id);
+        }
+        (state.links.ended(id), state.next_dial(self))
     }
 
     /// Does something with the connections that requests share, and lets those who wait have what that freed.
@@ -306,6 +321,7 @@ impl Pool {
     pub(super) fn closed(&self, id: u64) -> Dial {
         let mut state = self.state();
         state.open.remove(&id);
+        state.ending.remove(&id);
         state.next_dial(self)
     }
 
@@ -380,6 +396,7 @@ impl Pool {
         let (open, free, waiting) = {
             let mut state = self.state();
             state.presence = Presence::Gone;
+            state.ending.clear();
             #[cfg(feature = "http2")]
             state.links.retire();
             (
@@ -480,18 +497,22 @@ impl State {
 
     /// Counts another dial, if one is wanted and allowed.
     fn next_dial(&mut self, pool: &Pool) -> Dial {
-        let allowed = MAX_DIALS.min(
-            pool.client
-                .settings
-                .max_connections
-                .saturating_sub(self.open.len()),
-        );
+        let most = pool.client.settings.max_connections;
+        let allowed = MAX_DIALS.min(most.saturating_sub(self.connections()));
         let wanted = self.waiting.len().div_ceil(self.expected);
         if wanted <= self.dials || self.dials >= allowed || self.presence == Presence::Gone {
             return Dial::No;
         }
         self.dials += 1;
         Dial::Yes
+    }
+
+    /// How many can take requests, now or later.
+    fn connections(&self) -> usize {
+        let spent = self.ending.len();
+        #[cfg(feature = "http2")]
+        let spent = spent + self.links.retired();
+        self.open.len().saturating_sub(spent)
     }
 
     /// A dial brought something.

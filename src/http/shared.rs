@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::{outgoing::Outgoing, pool::Pool};
+use super::{connection::Sending, outgoing::Outgoing, pool::Pool};
 
 /// The connections of one pod. The oldest come first, so that few are used and surplus ones grow idle.
 #[derive(Default)]
@@ -20,6 +21,9 @@ pub(super) struct Link {
     id: u64,
     sender: SendRequest<Outgoing>,
     streams: usize,
+    /// Streams that have become tunnels. Nobody tells when they end, so they keep their places, and a
+    /// connection on which they have taken all gets a successor.
+    tunnels: usize,
     /// What the pod permits, or our own limit.
     max_streams: usize,
     /// The tick of that moment.
@@ -40,6 +44,7 @@ impl Link {
             id,
             sender,
             streams: 0,
+            tunnels: 0,
             max_streams,
             idle_since: 0,
             expires,
@@ -52,7 +57,8 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        !self.is_retired && self.streams < self.max_streams && !self.sender.is_closed()
+        let taken = self.streams + self.tunnels;
+        !self.is_retired && taken < self.max_streams && !self.sender.is_closed()
     }
 
     fn is_old(&self) -> bool {
@@ -77,7 +83,7 @@ impl Links {
         let link = self.links.iter_mut().find(|link| link.has_room())?;
         link.streams += 1;
         let stream = Stream {
-            sender: link.sender.clone(),
+            sender: Some(link.sender.clone()),
             link: link.id,
             pool: Arc::downgrade(pool),
         };
@@ -93,6 +99,16 @@ impl Links {
             }
         }
         self.drop_spent();
+    }
+
+    /// A stream has become a tunnel. The connection lives as long as its tunnels do, whether it is known here
+    /// or not.
+    fn hand_over(&mut self, id: u64) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.tunnels += 1;
+            link.is_retired |= link.tunnels >= link.max_streams;
+        }
+        self.close(id);
     }
 
     /// The pod permits another number of streams.
@@ -117,6 +133,11 @@ impl Links {
         self.drop_spent();
     }
 
+    /// How many only end what they have.
+    pub(super) fn retired(&self) -> usize {
+        self.links.iter().filter(|link| link.is_retired).count()
+    }
+
     /// Those without a request close.
     pub(super) fn close_idle(&mut self) {
         self.links.retain(|link| link.streams > 0);
@@ -138,17 +159,38 @@ impl Links {
 
 /// A place on a shared connection, for one request until its response has ended.
 pub(super) struct Stream {
-    pub(super) sender: SendRequest<Outgoing>,
+    /// Until the request is sent. What a connection that ends has not looked at comes back when nobody can
+    /// send on it any more, so one that waits for its answer must not be able to.
+    sender: Option<SendRequest<Outgoing>>,
     link: u64,
     /// Weak, for the pool owns the connections. A pool that is gone counts no more.
     pool: Weak<Pool>,
 }
 
 impl Stream {
+    pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
+        let Some(mut sender) = self.sender.take() else {
+            unreachable!("a stream carries one request");
+        };
+        Box::pin(sender.try_send_request(request))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        let sender = self.sender.as_ref();
+        sender.is_none_or(SendRequest::is_closed)
+    }
+
     /// The connection, which the caller tells by himself that the stream has ended.
     pub(super) fn forget(mut self) -> u64 {
         self.pool = Weak::new();
         self.link
+    }
+
+    /// The stream is the caller's from now on.
+    pub(super) fn hand_over(mut self) {
+        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
+            pool.with_links(|links| links.hand_over(self.link));
+        }
     }
 }
 
