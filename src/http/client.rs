@@ -110,6 +110,11 @@ impl Client {
         self.settings.hedging && self.hedges.take()
     }
 
+    /// There was no other pod.
+    pub(super) fn return_hedge(&self) {
+        self.hedges.give_back();
+    }
+
     /// Permission to send a request again that its pod has failed.
     pub(super) fn may_retry(self: &Arc<Self>) -> Option<Retrying> {
         if !self.settings.retries {

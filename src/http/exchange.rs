@@ -147,6 +147,12 @@ struct Try {
     limit: Option<Instant>,
 }
 
+/// By which budget a late request goes to another pod as well.
+enum Leave {
+    Hedge(Arc<Client>),
+    Retry,
+}
+
 impl Tries {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
@@ -399,37 +405,42 @@ impl Tries {
             return self.begin(false);
         }
         self.be_patient(self.patience, now);
-        if self.may_hedge(now) {
-            return self.begin(true);
+        let leave = self.may_double(now)?;
+        let picks = self.picks;
+        let outcome = self.begin(true);
+        if let Leave::Hedge(client) = leave
+            && self.picks == picks
+        {
+            // There is no other pod: the leave serves another request.
+            client.return_hedge();
         }
-        None
+        outcome
     }
 
     /// Reports the tries that are late. Whether the request may go to another pod as well.
-    fn may_hedge(&mut self, now: Instant) -> bool {
+    fn may_double(&mut self, now: Instant) -> Option<Leave> {
         let mut late = None;
         for one in self.under_way.iter_mut().flatten() {
             if one.attempt.sent_at().is_none() {
                 // Another pod has been found, but no connection yet.
-                return false;
+                return None;
             }
             let is_silent = one.attempt.late(now);
             late = Some((Arc::clone(&one.attempt.pod.pool.client), is_silent));
         }
-        let Some((client, is_silent)) = late else {
-            return false;
-        };
+        let (client, is_silent) = late?;
         if self.sent >= MAX_SENT || !self.message.may_double() {
-            return false;
+            return None;
         }
         if client.may_hedge() {
-            return true;
+            return Some(Leave::Hedge(client));
+        }
+        if !is_silent {
+            return None;
         }
         // A pod that is silent has as good as failed.
-        if is_silent {
-            self.retrying = client.may_retry();
-        }
-        is_silent && self.retrying.is_some()
+        self.retrying = client.may_retry();
+        self.retrying.is_some().then_some(Leave::Retry)
     }
 
     /// Waits for connections as at first, unless a pod has the request.
