@@ -421,10 +421,8 @@ impl Tries {
     fn may_double(&mut self, now: Instant) -> Option<Leave> {
         let mut late = None;
         for one in self.under_way.iter_mut().flatten() {
-            if one.attempt.sent_at().is_none() {
-                // Another pod has been found, but no connection yet.
-                return None;
-            }
+            // If not: another pod has been found, but no connection yet.
+            one.attempt.sent_at()?;
             let is_silent = one.attempt.late(now);
             late = Some((Arc::clone(&one.attempt.pod.pool.client), is_silent));
         }
