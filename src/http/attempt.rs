@@ -166,7 +166,7 @@ impl Attempt {
         }
         if !connection.is_exclusive() {
             // Others may go on there, or the pod is about to leave: another pod is the better guess.
-            return Err(match request.is_some() || connection.is_refused(&error) {
+            return Err(match request.is_some() || is_refused(&error) {
                 true => Failed {
                     is_back: true,
                     ..Failed::to_send(HttpError::Unsent(error), true)
@@ -190,4 +190,27 @@ impl Attempt {
             ..Failed::to_send(HttpError::Unsent(error), false)
         })
     }
+}
+
+/// Whether the pod says that it has not processed the request: it refused the stream, or said goodbye and
+/// that this one came too late (RFC 9113, 8.7).
+///
+/// hyper reports so only of what was not written or came too late, as long as nothing happens to the connection
+/// while a stream is opened: see `driving`.
+fn is_refused(error: &hyper::Error) -> bool {
+    #[cfg(feature = "http2")]
+    {
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                return error.is_remote()
+                    && (error.is_go_away()
+                        || (error.is_reset()
+                            && error.reason() == Some(h2::Reason::REFUSED_STREAM)));
+            }
+            cause = error.source();
+        }
+    }
+    let _ = error;
+    false
 }

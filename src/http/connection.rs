@@ -87,18 +87,6 @@ impl Connection {
         matches!(self, Self::Exclusive(_))
     }
 
-    /// Whether the pod says that it has not processed the request that failed so.
-    pub(super) fn is_refused(&self, error: &hyper::Error) -> bool {
-        match self {
-            Self::Exclusive(_) => {
-                let _ = error;
-                false
-            }
-            #[cfg(feature = "http2")]
-            Self::Stream(stream) => stream.is_refused(error),
-        }
-    }
-
     /// To the next request, unused.
     pub(super) fn give_back(self) {
         match self {

@@ -74,11 +74,10 @@ impl Message {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let may_repeat = may_repeat(&request);
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream()).then(|| outgoing::source(body));
         Self {
-            may_repeat,
+            may_repeat: may_repeat(&head),
             body: State::New(body),
             head,
         }
@@ -157,10 +156,10 @@ impl Message {
 }
 
 /// An upgrade is not one request, but the start of a conversation.
-pub(super) fn may_repeat<B>(request: &Request<B>) -> bool {
-    match request.extensions().get::<Idempotent>() {
+fn may_repeat(head: &Parts) -> bool {
+    match head.extensions.get::<Idempotent>() {
         Some(mark) => *mark == Idempotent::Yes,
-        None => request.method().is_idempotent() && !request.headers().contains_key(UPGRADE),
+        None => head.method.is_idempotent() && !head.headers.contains_key(UPGRADE),
     }
 }
 

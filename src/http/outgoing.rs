@@ -1,7 +1,5 @@
 //! The body of a request on its way to a pod, whatever its type was.
 
-#[cfg(feature = "http2")]
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{
     error::Error,
     pin::Pin,
@@ -35,18 +33,6 @@ pub(super) enum Outgoing {
     Once(Source),
     /// Can be sent again.
     Taped(Reader),
-    /// Any of these, and whether somebody has begun to read it.
-    #[cfg(feature = "http2")]
-    Watched(Box<Self>, Arc<AtomicBool>),
-}
-
-impl Outgoing {
-    /// Tells when somebody begins to read it, even if there is nothing to read.
-    #[cfg(feature = "http2")]
-    pub(super) fn watched(self) -> (Self, Arc<AtomicBool>) {
-        let begun = Arc::<AtomicBool>::default();
-        (Self::Watched(Box::new(self), Arc::clone(&begun)), begun)
-    }
 }
 
 impl Body for Outgoing {
@@ -61,11 +47,6 @@ impl Body for Outgoing {
             Self::Empty => Poll::Ready(None),
             Self::Once(source) => source.as_mut().poll_frame(cx),
             Self::Taped(reader) => reader.poll_frame(cx),
-            #[cfg(feature = "http2")]
-            Self::Watched(body, begun) => {
-                begun.store(true, Relaxed);
-                Pin::new(&mut **body).poll_frame(cx)
-            }
         }
     }
 
@@ -74,8 +55,6 @@ impl Body for Outgoing {
             Self::Empty => true,
             Self::Once(source) => source.is_end_stream(),
             Self::Taped(reader) => reader.is_over(),
-            #[cfg(feature = "http2")]
-            Self::Watched(body, begun) => begun.load(Relaxed) && body.is_end_stream(),
         }
     }
 
@@ -84,8 +63,6 @@ impl Body for Outgoing {
             Self::Empty => SizeHint::with_exact(0),
             Self::Once(source) => source.size_hint(),
             Self::Taped(reader) => reader.size_hint(),
-            #[cfg(feature = "http2")]
-            Self::Watched(body, _) => body.size_hint(),
         }
     }
 }

@@ -1,19 +1,12 @@
 //! HTTP/2: connections that requests share.
 
-use std::{
-    mem,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::sync::{Arc, Weak};
 
-use h2::Reason;
-use http::{Method, Request};
+use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::{connection::Sending, message::may_repeat, outgoing::Outgoing, pool::Pool};
+use super::{connection::Sending, outgoing::Outgoing, pool::Pool};
 
 /// The connections of one pod. The oldest come first, so that few are used and surplus ones grow idle.
 #[derive(Default)]
@@ -91,7 +84,6 @@ impl Links {
         link.streams += 1;
         let stream = Stream {
             sender: Some(link.sender.clone()),
-            begun: None,
             link: link.id,
             pool: Arc::downgrade(pool),
         };
@@ -170,46 +162,17 @@ pub(super) struct Stream {
     /// Until the request is sent. What a connection that ends has not looked at comes back when nobody can
     /// send on it any more, so one that waits for its answer must not be able to.
     sender: Option<SendRequest<Outgoing>>,
-    /// Whether hyper has begun to read the body of a request that must not be sent twice.
-    begun: Option<Arc<AtomicBool>>,
     link: u64,
     /// Weak, for the pool owns the connections. A pool that is gone counts no more.
     pool: Weak<Pool>,
 }
 
 impl Stream {
-    pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> Sending {
-        // A tunnel that was given up carried nothing.
-        if request.method() != Method::CONNECT && !may_repeat(&request) {
-            let body = mem::replace(request.body_mut(), Outgoing::Empty);
-            let (body, begun) = body.watched();
-            *request.body_mut() = body;
-            self.begun = Some(begun);
-        }
+    pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
         let Some(mut sender) = self.sender.take() else {
             unreachable!("a stream carries one request");
         };
         Box::pin(sender.try_send_request(request))
-    }
-
-    /// Whether the pod says that it has not processed the request: it refused the stream, or said goodbye
-    /// and that this one came too late (RFC 9113, 8.7).
-    ///
-    /// hyper fails a request with the same goodbye if it hears it between opening the stream and looking
-    /// at the body: the head may be with the pod then, and be processed. Only a body that was looked at tells
-    /// that it is the stream's own goodbye.
-    pub(super) fn is_refused(&self, error: &hyper::Error) -> bool {
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<h2::Error>() {
-                let begun = self.begun.as_ref();
-                let is_certain = begun.is_none_or(|begun| begun.load(Relaxed));
-                let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-                return error.is_remote() && (is_refused || (error.is_go_away() && is_certain));
-            }
-            cause = error.source();
-        }
-        false
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -225,7 +188,7 @@ impl Stream {
 
     /// The stream is the caller's from now on.
     pub(super) fn hand_over(mut self) {
-        if let Some(pool) = mem::take(&mut self.pool).upgrade() {
+        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
             pool.with_links(|links| links.hand_over(self.link));
         }
     }

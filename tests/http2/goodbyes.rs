@@ -87,7 +87,7 @@ async fn no_post_is_lost_or_seen_twice_and_what_was_not_seen_goes_elsewhere() {
     }
     println!("{answered} answered, {failed} perhaps seen");
     assert!(
-        answered > GOODBYES && failed < GOODBYES / 2,
+        answered > GOODBYES && failed < GOODBYES / 50,
         "{failed} of {answered}"
     );
     assert_eq!(pending(&client), 0);
