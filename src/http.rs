@@ -21,6 +21,8 @@ mod client;
 mod config;
 mod connection;
 mod dial;
+#[cfg(feature = "http2")]
+mod driving;
 mod error;
 mod exchange;
 mod health;

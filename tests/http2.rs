@@ -9,6 +9,8 @@
 mod bad_input;
 #[path = "http2/frames.rs"]
 mod frames;
+#[path = "http2/goodbyes.rs"]
+mod goodbyes;
 #[path = "http2/lives.rs"]
 mod lives;
 #[path = "http2/pod.rs"]

@@ -227,6 +227,9 @@ impl Drop for Attempt {
 
 /// Whether the pod says that it has not processed the request: it refused the stream, or said goodbye and
 /// that this one came too late (RFC 9113, 8.7).
+///
+/// hyper reports so only of what was not written or came too late, as long as nothing happens to the connection
+/// while a stream is opened: see `driving`.
 fn is_refused(error: &hyper::Error) -> bool {
     #[cfg(feature = "http2")]
     {

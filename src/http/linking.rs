@@ -1,23 +1,18 @@
 //! HTTP/2: from a socket to a connection that requests can share, and on to its end.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
 
 use super::{
     config::Http,
     dial::{self, Dialling},
+    driving::{self, Driver},
     error::ConnectError,
     outgoing::Outgoing,
+    pool::Pool,
     shared::Link,
     socket::Socket,
 };
@@ -28,13 +23,13 @@ const UNTOLD: usize = 0x7fff_fffe;
 /// gRPC's keep-alive timeout is 20 s (gRFC A8); pods of one cluster are nearer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Http2 = Connection<TokioIo<Socket>, Outgoing, TokioExecutor>;
-
 /// A connection whose pod has shown that it speaks HTTP/2.
 pub(super) struct Linking {
     id: u64,
     sender: SendRequest<Outgoing>,
-    connection: Http2,
+    driver: Driver,
+    /// What the pod permits.
+    permitted: usize,
     /// Our own limit.
     max_streams: usize,
 }
@@ -43,7 +38,8 @@ pub(super) struct Linking {
 /// pod that hangs, or speaks something else, shows before any request is written.
 pub(super) async fn link(settings: &Http, socket: Socket) -> Result<Linking, ConnectError> {
     let id = socket.id();
-    let mut builder = Builder::new(TokioExecutor::new());
+    let (executor, tasks) = driving::executor();
+    let mut builder = Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .initial_max_send_streams(UNTOLD);
@@ -53,36 +49,39 @@ pub(super) async fn link(settings: &Http, socket: Socket) -> Result<Linking, Con
             .keep_alive_timeout(PING_TIMEOUT.min(interval));
     }
     let no_http2 = |error: hyper::Error| ConnectError::NotHttp2(Arc::new(io::Error::other(error)));
-    let (sender, mut connection) = builder
+    let (sender, connection) = builder
         .handshake(TokioIo::new(socket))
         .await
         .map_err(no_http2)?;
-    // hyper reads the settings in a task of its own and wakes nobody, so look again and again: at first soon,
-    // for pods are near.
-    let mut pause = Duration::from_millis(1);
-    while connection.current_max_send_streams() == UNTOLD {
-        tokio::select! {
-            ended = &mut connection => {
-                ended.map_err(no_http2)?;
-                let closed = io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the connection closed before the pod sent its settings",
-                );
-                return Err(ConnectError::NotHttp2(Arc::new(closed)));
-            }
-            () = sleep(pause) => pause = (pause * 2).min(Duration::from_millis(20)),
+    let mut driver = Driver::new(connection, tasks);
+    let told = poll_fn(|cx| {
+        let ended = driver.poll(cx);
+        match driver.max_streams() {
+            None => ended.map(|ended| ended.map(|()| None)),
+            Some(UNTOLD) => Poll::Pending,
+            Some(permitted) => Poll::Ready(Ok(Some(permitted))),
         }
+    });
+    match told.await.map_err(no_http2)? {
+        None => {
+            let closed = io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection closed before the pod sent its settings",
+            );
+            Err(ConnectError::NotHttp2(Arc::new(closed)))
+        }
+        Some(0) => {
+            let none = io::Error::other("the pod permits no streams");
+            Err(ConnectError::io(none))
+        }
+        Some(permitted) => Ok(Linking {
+            id,
+            sender,
+            driver,
+            permitted,
+            max_streams: settings.max_streams,
+        }),
     }
-    if connection.current_max_send_streams() == 0 {
-        let none = io::Error::other("the pod permits no streams");
-        return Err(ConnectError::io(none));
-    }
-    Ok(Linking {
-        id,
-        sender,
-        connection,
-        max_streams: settings.max_streams,
-    })
 }
 
 impl Linking {
@@ -91,34 +90,42 @@ impl Linking {
         let Self {
             id,
             sender,
-            mut connection,
+            mut driver,
+            mut permitted,
             max_streams,
         } = self;
         let weak = dialling.pool.clone();
-        let mut permitted = connection.current_max_send_streams();
         dialling
             .end(|pool| pool.linked(Link::new(id, sender, permitted.min(max_streams), expires)));
-        let ended = poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            let permits = connection.current_max_send_streams();
-            if permits != permitted {
-                permitted = permits;
-                if let Some(pool) = weak.upgrade() {
-                    pool.with_links(|links| links.permit(id, permitted.min(max_streams)));
+        let over = poll_fn(|cx| {
+            let ended = driver.poll(cx);
+            let permits = driver.max_streams().unwrap_or(permitted);
+            if (ended.is_ready() || permits != permitted)
+                && let Some(pool) = weak.upgrade()
+            {
+                match ended {
+                    Poll::Ready(_) => end(&pool, id),
+                    Poll::Pending => {
+                        pool.with_links(|links| links.permit(id, permits.min(max_streams)));
+                    }
                 }
             }
-            match polled {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(_) => Poll::Ready(()),
+            permitted = permits;
+            match driver.is_over() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
         });
-        ended.await;
-        let Some(pool) = weak.upgrade() else { return };
-        let (is_news, next) = pool.ended(id);
-        dial::start(&pool, next);
-        if is_news {
-            // The pod said goodbye, or died: it may be about to leave the service.
-            pool.client.signals.refresh();
-        }
+        over.await;
+    }
+}
+
+/// The connection takes no more requests: the pod said goodbye, or died, or the pool let it go.
+fn end(pool: &Arc<Pool>, id: u64) {
+    let (is_news, next) = pool.ended(id);
+    dial::start(pool, next);
+    if is_news {
+        // The pod may be about to leave the service.
+        pool.client.signals.refresh();
     }
 }

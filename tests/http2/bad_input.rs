@@ -107,7 +107,7 @@ async fn serve(mut stream: TcpStream, manner: Option<Manner>) -> io::Result<()> 
         }
         Some(Manner::SaysNothing) => while stream.read(&mut buffer).await? > 0 {},
         Some(Manner::LargeHeaders) => {
-            // 500 kB. hyper reads 400 kB in HTTP/1.1, and 16 kB in HTTP/2, where it can skip a little more.
+            // 1.5 MB. hyper reads 400 kB in HTTP/1.1, and 16 kB in HTTP/2, where it can skip a little more.
             let large = service_fn(|_| async {
                 let mut response = Response::new("ok".to_owned());
                 for i in 0..50 {
@@ -115,7 +115,7 @@ async fn serve(mut stream: TcpStream, manner: Option<Manner>) -> io::Result<()> 
                         hyper::header::HeaderName::try_from(format!("x-{i}")).expect("a name");
                     response
                         .headers_mut()
-                        .insert(name, "x".repeat(10_000).parse().expect("a value"));
+                        .insert(name, "x".repeat(30_000).parse().expect("a value"));
                 }
                 Ok::<_, io::Error>(response)
             });

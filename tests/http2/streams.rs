@@ -172,3 +172,21 @@ async fn more_connections_are_made_when_the_pod_lowers_its_limit() {
     let shares = shares(burst(&client, 20, "/")).await;
     assert_eq!((shares["ok"], pod.connections()), (20, 4));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_pass_both_ways_at_once_on_one_connection() {
+    let [pod] = pods().await;
+    let client = client([pod.addr()]);
+    get(&client, "/").await;
+    let mut echoes = tokio::task::JoinSet::new();
+    for i in 0..40_u8 {
+        let client = client.clone();
+        echoes.spawn(async move {
+            let body = char::from(b'A' + i).to_string().repeat(500_000);
+            let echo = post(&client, "/echo", &body).await.expect("an answer");
+            assert!(echo == body, "{} of {} bytes", echo.len(), body.len());
+        });
+    }
+    timeout(PATIENCE, echoes.join_all()).await.expect("in time");
+    assert_eq!((pod.connections(), pending(&client)), (1, 0));
+}
