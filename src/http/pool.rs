@@ -222,6 +222,11 @@ impl Pool {
         }
     }
 
+    /// Whether one dial more is wanted.
+    pub(super) fn another(&self) -> Dial {
+        self.state().next_dial(self)
+    }
+
     /// A dial has ended well.
     pub(super) fn dialled(self: &Arc<Self>, connection: Box<Exclusive>) -> Dial {
         self.reached();
