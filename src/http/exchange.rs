@@ -276,6 +276,10 @@ impl Tries {
             Ok(Event::Back(request)) => {
                 self.message.put_back(*request);
                 self.sent -= 1;
+                if let Some(one) = &mut self.under_way[place] {
+                    // Its time begins with its next way out.
+                    one.limit = None;
+                }
                 self.be_patient_anew();
                 None
             }
