@@ -241,7 +241,8 @@ impl Pool {
     pub(super) fn linked(self: &Arc<Self>, link: super::shared::Link) -> Dial {
         self.reached();
         let mut state = self.state();
-        state.expected = link.max_streams();
+        // The pod may permit none by now.
+        state.expected = link.max_streams().max(1);
         state.links.tick = state.tick;
         state.links.add(link);
         state.admit(self);
