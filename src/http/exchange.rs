@@ -248,7 +248,7 @@ impl Tries {
                 }
             };
             let (mut pod, in_flight) = pick.into_parts();
-            if let Err(error) = pod.admit(is_last) {
+            if let Err(error) = pod.admit(self.message.is_repeatable(), is_last) {
                 self.unsent = Some(error);
                 self.exclude(in_flight.endpoint(), true);
                 continue;

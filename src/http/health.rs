@@ -11,7 +11,10 @@
 //! Where all pods turn slow together, the first to answer would make the others look silent. So the request must be late
 //! by that answer too, and each report needs an answer of its own.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -19,6 +22,11 @@ use super::client::Client;
 
 /// One late request may be a slow one; another beside it is no accident.
 const LATE_ONES: u32 = 2;
+
+/// How long a request that must not be repeated leaves it to others to find out, as far as the pod would be
+/// written to without having shown that it is there. The longest absence of a pod that is set aside: a service of
+/// such requests only must not lose the pod for good.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(10);
 
 const NONE: u64 = u64::MAX;
 
@@ -35,6 +43,8 @@ pub(super) struct Health {
     reported_at: AtomicU64,
     /// What it takes tells nothing until it answers.
     suspect: AtomicBool,
+    /// When that was found last.
+    suspected_at: AtomicU64,
     /// One request is finding out.
     trial: AtomicBool,
 }
@@ -65,17 +75,28 @@ impl Default for Health {
             given_up: AtomicU64::new(NONE),
             reported_at: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
+            suspected_at: AtomicU64::new(0),
             trial: AtomicBool::new(false),
         }
     }
 }
 
 impl Health {
+    /// `may_be_lost`: the request can be repeated, or is not written before the pod has shown that it is there.
     #[inline]
-    pub(super) fn admit(&self) -> Admission {
+    pub(super) fn admit(&self, client: &Client, may_be_lost: bool) -> Admission {
         if !self.suspect.load(Relaxed) {
-            Admission::Open
-        } else if self.trial.swap(true, Relaxed) {
+            return Admission::Open;
+        }
+        self.try_out(client, may_be_lost)
+    }
+
+    #[cold]
+    fn try_out(&self, client: &Client, may_be_lost: bool) -> Admission {
+        let now = client.millis(Instant::now());
+        let since = now.saturating_sub(self.suspected_at.load(Relaxed));
+        let is_left = !may_be_lost && since < LEFT_TO_OTHERS.as_millis() as u64;
+        if is_left || self.trial.swap(true, Relaxed) {
             Admission::Denied
         } else {
             Admission::Trial
@@ -91,7 +112,9 @@ impl Health {
     }
 
     /// From now on the pod must answer before it is trusted.
-    pub(super) fn suspect(&self) {
+    pub(super) fn suspect(&self, client: &Client) {
+        let now = client.millis(Instant::now());
+        self.suspected_at.store(now, Relaxed);
         self.suspect.store(true, Relaxed);
     }
 

@@ -287,7 +287,7 @@ impl Pool {
             if state.heard.is_none_or(|heard| heard <= began) {
                 if matches!(error, ConnectError::Timeout) {
                     // Unlike a refusal it costs each request a wait: one at a time finds out.
-                    self.health.suspect();
+                    self.health.suspect(&self.client);
                 }
                 self.client.signals.unreachable(&self.endpoint);
                 state.heard = Some(Instant::now());
@@ -333,14 +333,14 @@ impl Pool {
 
     /// The pod took a connection and closed it before a request was written: as good as none.
     pub(super) fn closed_at_once(&self) {
-        self.health.suspect();
+        self.health.suspect(&self.client);
         self.client.signals.unreachable(&self.endpoint);
     }
 
     /// The pod has fallen silent, or does not answer in time. Its next request makes a connection of its
     /// own, and so finds out whether the pod is there before it is written.
     pub(super) fn silent(&self) {
-        self.health.suspect();
+        self.health.suspect(&self.client);
         self.client.signals.unreachable(&self.endpoint);
         let mut state = self.state();
         state.free.clear();
