@@ -208,13 +208,16 @@ async fn posts_set_a_silent_pod_aside_and_few_are_lost_to_it() {
     let then = run(&client, "POST", 300, DEADLINE).await;
     println!("then {then:?}");
     assert!(first.failed <= 15, "{first:?}");
-    assert!(then.failed <= 5, "{then:?}");
+    assert_eq!(
+        then.failed, 0,
+        "known to be silent, it gets no order for 10 s"
+    );
     let orders: usize = pods.iter().map(Pod::requests).sum();
     assert_eq!(orders, 200 + 360, "each was sent once");
 }
 
 #[tokio::test]
-async fn reads_and_orders_among_a_silent_pod_lose_only_the_orders_it_is_tried_by() {
+async fn orders_are_not_what_finds_out_whether_a_silent_pod_answers_again() {
     let pods = good(20, 3).await;
     let client = client(addresses(&pods));
     warm_up(&client).await;
@@ -228,10 +231,9 @@ async fn reads_and_orders_among_a_silent_pod_lose_only_the_orders_it_is_tried_by
     println!("{reads:?} {orders:?}");
     assert_eq!(reads.failed, 0);
     let tried = &pods[0].received()[before..];
-    // Of the tries by which a pod is found out about; about half are orders here.
-    let lost = tried.iter().filter(|one| one.method == "POST").count();
-    assert_eq!(orders.failed, lost);
-    assert!(lost <= 7, "of {} tries", tried.len());
+    assert_eq!(orders.failed, 0);
+    assert!(!tried.is_empty(), "reads have tried it");
+    assert!(tried.iter().all(|one| one.method == "GET"));
 }
 
 #[tokio::test]
