@@ -145,6 +145,17 @@ impl<S: Clone> Balancer<S> {
         self.in_newest(|snapshot| self.take(snapshot, self.choose(snapshot.set(), key, tried)?))
     }
 
+    /// As [`pick_with`](Self::pick_with), but not from those set aside while others are available: for a
+    /// request that an endpoint has already.
+    #[cfg(feature = "http")]
+    pub(crate) fn pick_another(&self, tried: &[Arc<Endpoint>]) -> Result<Pick<S>, PickError> {
+        self.in_newest(|snapshot| {
+            let excluded = indices_of(snapshot.set(), tried);
+            let rest = snapshot.set().available().excluding(&excluded);
+            self.take(snapshot, self.choose_from(rest)?)
+        })
+    }
+
     /// Asks the picker for a snapshot's endpoint. A set that is published while the one before gives
     /// nothing is looked at too: the reason for nothing must not be older than the set.
     fn in_newest<T>(&self, picker: impl Fn(&Snapshot<S>) -> Option<T>) -> Result<T, PickError> {

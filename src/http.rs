@@ -6,6 +6,9 @@
 //!                            how often                             connections       HTTP/1.1 or /2
 //! ```
 //!
+//! A pod takes about 1 kB without a connection. A connection of HTTP/1.1 takes 30 kB, one of HTTP/2 50 kB: hyper's
+//! and h2's buffers (`cargo bench --bench overhead -- --memory`, 64-bit Linux).
+//!
 //! The pod's readiness *is* the checkout of a live connection, so a pod that refuses shows while the
 //! request is still here and can go elsewhere.
 

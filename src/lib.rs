@@ -34,7 +34,8 @@
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
 //! | know primary from replica | [`Probe`], [`probe_fn`], [`Primary`], [`Replica`] |
-//! | change a default | [`Builder`]: each setting with its reason |
+//! | change a default | [`Builder`], [`Http`]: each setting with its reason |
+//! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
 //!
 //! # How it works
@@ -71,7 +72,7 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     HttpBody, HttpError,
     connection::{Connection, Sending},
+    health::Late,
     outgoing::Outgoing,
     pod::HttpPod,
 };
@@ -19,6 +20,8 @@ pub(super) struct Attempt {
     phase: Phase,
     /// The connection was closed by the time the request came: the next one is new, and decides.
     is_renewed: bool,
+    /// It was reported as late.
+    is_late: bool,
 }
 
 enum Phase {
@@ -32,6 +35,7 @@ struct Sent {
     connection: Connection,
     sending: Sending,
     at: Instant,
+    is_doubted: bool,
     is_connect: bool,
 }
 
@@ -87,6 +91,7 @@ impl Attempt {
             pod,
             phase: Phase::Connect,
             is_renewed: false,
+            is_late: false,
         }
     }
 
@@ -96,6 +101,24 @@ impl Attempt {
             Phase::Connect => None,
             Phase::Answer(sent) => Some(sent.at),
         }
+    }
+
+    /// The request is out and late. True if its pod has fallen silent, which is reported.
+    pub(super) fn late(&mut self, now: Instant) -> bool {
+        let Phase::Answer(sent) = &self.phase else {
+            return false;
+        };
+        let late = Late {
+            sent: sent.at,
+            is_doubted: sent.is_doubted,
+            is_first: !std::mem::replace(&mut self.is_late, true),
+        };
+        let is_silent = self.pod.pool.late(&late, now);
+        if is_silent {
+            // It tells no more, and may last.
+            self.pod.end_trial();
+        }
+        is_silent
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
@@ -138,6 +161,7 @@ impl Attempt {
             connection,
             sending,
             at,
+            is_doubted: self.pod.pool.is_doubted(),
             is_connect,
         });
         Ok(())
@@ -189,6 +213,15 @@ impl Attempt {
             request: Some(Box::new(request)),
             ..Failed::to_send(HttpError::Unsent(error), false)
         })
+    }
+}
+
+impl Drop for Attempt {
+    /// Another pod was quicker, or the caller waits no more.
+    fn drop(&mut self) {
+        if let (Some(sent), true) = (self.sent_at(), self.is_late) {
+            self.pod.pool.gave_up(sent);
+        }
     }
 }
 

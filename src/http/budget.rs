@@ -35,6 +35,11 @@ impl Budget {
         }
     }
 
+    /// A further try was not made.
+    pub(super) fn give_back(&self) {
+        self.purse.fetch_add(WHOLE, Relaxed);
+    }
+
     /// Takes a further try, if there is one.
     pub(super) fn take(&self) -> bool {
         self.purse

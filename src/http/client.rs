@@ -10,7 +10,13 @@ use std::{
 
 use tokio::{runtime::Handle, time::Instant};
 
-use super::{budget::Budget, config::Http, latency::Latencies, message::Form, pod::HttpPod};
+use super::{
+    budget::Budget,
+    config::Http,
+    latency::{LATE, Latencies},
+    message::Form,
+    pod::HttpPod,
+};
 use crate::{balancer::Signals, endpoint::Endpoint, registry::NewService};
 
 /// Retries that are always allowed to be under way (Envoy's `min_retry_concurrency`): the budget of a
@@ -28,6 +34,8 @@ pub(super) struct Client {
     latencies: Latencies,
     /// The latest moment, in milliseconds since the start, at which a request was sent that was answered.
     answered_from: AtomicU64,
+    /// How long that took, in milliseconds.
+    answered_in: AtomicU64,
     hedges: Budget,
     retries: Budget,
     retrying: AtomicU32,
@@ -43,8 +51,9 @@ impl Client {
             start: Instant::now(),
             latencies: Latencies::new(),
             answered_from: AtomicU64::new(0),
-            // 5 % of the requests, from nothing: strictly no more.
-            hedges: Budget::new(50, 0, 100),
+            answered_in: AtomicU64::new(0),
+            // 5 % of the requests, and one: a new client's first request may meet a pod that hangs.
+            hedges: Budget::new(50, 1, 100),
             // 20 %, and a purse for the requests that one dead pod of a busy service leaves behind.
             retries: Budget::new(200, i64::from(RETRIES_AT_ONCE), 500),
             retrying: AtomicU32::new(0),
@@ -66,13 +75,20 @@ impl Client {
         let sent = at.saturating_sub(latency).as_millis() as u64;
         if self.answered_from.load(Relaxed) < sent {
             self.answered_from.fetch_max(sent, Relaxed);
+            let took = self.millis(now).saturating_sub(sent);
+            self.answered_in.store(took, Relaxed);
         }
         at.as_millis() as u64
     }
 
-    /// Whether a request has been answered that was sent after this moment.
-    pub(super) fn answers_since(&self, sent: Instant) -> bool {
-        self.answered_from.load(Relaxed) > self.millis(sent)
+    /// Whether a request has been answered that was sent after this moment, in milliseconds since the start.
+    pub(super) fn answers_since(&self, sent: u64) -> bool {
+        self.answered_from.load(Relaxed) > sent
+    }
+
+    /// Whether a request that has waited so many milliseconds is late as answers are just now, too.
+    pub(super) fn is_late_now(&self, waited: u64) -> bool {
+        waited >= self.answered_in.load(Relaxed) * u64::from(LATE)
     }
 
     /// From when on a request without an answer is late.
@@ -92,6 +108,11 @@ impl Client {
     /// Permission to send a late request to another pod as well.
     pub(super) fn may_hedge(&self) -> bool {
         self.settings.hedging && self.hedges.take()
+    }
+
+    /// There was no other pod.
+    pub(super) fn return_hedge(&self) {
+        self.hedges.give_back();
     }
 
     /// Permission to send a request again that its pod has failed.

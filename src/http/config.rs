@@ -40,6 +40,9 @@ pub struct Http {
     pub(super) try_timeout: Option<Duration>,
 }
 
+/// The least of a time that would mean nothing if it were none.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// What is spoken on new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -75,6 +78,8 @@ impl Http {
 
     /// HTTP/1.1 only. Default: in the open as well; over TLS the pod chooses (ALPN), HTTP/2 first if the
     /// feature `http2` is on.
+    ///
+    /// Set it for WebSockets over TLS: HTTP/2 knows no `Upgrade` header.
     pub fn http1(mut self) -> Self {
         self.protocol = Protocol::Http1;
         self
@@ -159,7 +164,7 @@ impl Http {
         self
     }
 
-    /// Whether a request that a pod may have seen is sent to another when its connection fails: only
+    /// Whether a request that a pod may have seen is sent to another when its connection fails or the pod falls silent: only
     /// if it may be repeated ([`Idempotent`](crate::Idempotent)) and its body is at most 64 kB, at most
     /// twice, and at most for 20 % of the requests, though 3 at once are always allowed (Envoy's retry
     /// budget). Default on.
@@ -172,7 +177,7 @@ impl Http {
 
     /// Whether a request that is late is sent to another pod as well, and the first answer wins. Late is
     /// three times what 99 of 100 recent requests took, and 20 ms at least; requests are the same as with
-    /// [`retries`](Self::retries), and at most 5 % of all. Default on.
+    /// [`retries`](Self::retries), and at most 5 % of all, and one. Default on.
     ///
     /// This is what a pod that hangs is survived by. A fixed limit would cut slow but healthy answers.
     pub fn hedging(mut self, on: bool) -> Self {
@@ -181,7 +186,8 @@ impl Http {
     }
 
     /// Ends a try that has no answer after this long, and sets the pod aside; the request is retried if
-    /// that is allowed. Default: none, see [`hedging`](Self::hedging). Set it if you know how long an answer can take.
+    /// that is allowed. It is for balanced requests; one to a pod of your choice
+    /// ([`HttpPod::into_service`](crate::HttpPod::into_service)) has the limit that you put around it. Default: none, see [`hedging`](Self::hedging). Set it if you know how long an answer can take.
     pub fn try_timeout(mut self, timeout: Duration) -> Self {
         self.try_timeout = Some(timeout);
         self
@@ -189,6 +195,13 @@ impl Http {
 
     /// As it is used: ALPN offers what the protocol is to be.
     pub(super) fn ready(mut self) -> Self {
+        self.connect_timeout = self.connect_timeout.max(LEAST);
+        self.idle_timeout = self.idle_timeout.max(LEAST);
+        self.max_age = self.max_age.map(|age| age.max(LEAST));
+        #[cfg(feature = "http2")]
+        {
+            self.ping = self.ping.map(|ping| ping.max(LEAST));
+        }
         #[cfg(feature = "tls")]
         {
             self.tls = self.tls.map(|tls| tls.offering(self.protocol));

@@ -24,12 +24,18 @@ use super::{
 };
 use crate::{backoff::spread, draw::thread_unit, endpoint::Endpoint};
 
-/// Dials, if the pool says so. A caller that gave up meanwhile leaves a connection for the next, or
-/// the news that the pod does not answer.
-pub(super) fn start(pool: &Arc<Pool>, dial: pool::Dial) {
-    if dial == pool::Dial::No {
-        return;
+/// Dials, if the pool says so, and as often as it does.
+pub(super) fn start(pool: &Arc<Pool>, mut dial: pool::Dial) {
+    while dial == pool::Dial::Yes {
+        start_one(pool);
+        // One that ends may show that connections carry less than was expected: then more are wanted.
+        dial = pool.another();
     }
+}
+
+/// A caller that gave up meanwhile leaves a connection for the next, or the news that the pod does not
+/// answer.
+fn start_one(pool: &Arc<Pool>) {
     let dialling = Dialling {
         pool: Arc::downgrade(pool),
         began: Instant::now(),

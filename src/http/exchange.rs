@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     HttpBody, HttpError,
     attempt::{Attempt, Event, Failed},
-    client::Retrying,
+    client::{Client, Retrying},
     message::Message,
     pod::HttpPod,
 };
@@ -69,6 +69,7 @@ impl Exchange {
             spared: Vec::new(),
             unsent: None,
             seen: None,
+            needs_leave: false,
             retrying: None,
             wait: None,
             has_waited: false,
@@ -124,6 +125,8 @@ struct Tries {
     unsent: Option<HttpError>,
     /// The last pod that may have seen it, and how it failed.
     seen: Option<(Arc<Endpoint>, HttpError)>,
+    /// Such a pod has failed since it was last permitted to go on.
+    needs_leave: bool,
     retrying: Option<Retrying>,
     /// For endpoints, once.
     wait: Option<Wait>,
@@ -138,12 +141,16 @@ struct Tries {
 struct Try {
     attempt: Attempt,
     in_flight: InFlight,
-    /// It may be sent although another pod may have it.
-    may_repeat: bool,
-    /// It was reported as late.
-    is_late: bool,
+    /// It may be sent although another pod has it at this moment.
+    is_hedge: bool,
     /// The end of its time, if tries are limited.
     limit: Option<Instant>,
+}
+
+/// By which budget a late request goes to another pod as well.
+enum Leave {
+    Hedge(Arc<Client>),
+    Retry,
 }
 
 impl Tries {
@@ -158,7 +165,7 @@ impl Tries {
                     // A pause.
                     return Poll::Pending;
                 }
-                if let Some(outcome) = self.begin(self.seen.is_some()) {
+                if let Some(outcome) = self.begin(false) {
                     return Poll::Ready(outcome);
                 }
                 if self.wait.is_some() {
@@ -179,7 +186,7 @@ impl Tries {
                 }
             }
             if !has_changed {
-                if self.due.is_none() && self.sent == 0 {
+                if self.due.is_none() && !self.is_out() {
                     self.be_patient(CONNECT_PATIENCE, Instant::now());
                 }
                 return Poll::Pending;
@@ -191,9 +198,16 @@ impl Tries {
         self.under_way.iter().all(Option::is_none)
     }
 
+    /// Whether a pod has it now.
+    fn is_out(&self) -> bool {
+        let mut under_way = self.under_way.iter().flatten();
+        under_way.any(|one| one.attempt.sent_at().is_some())
+    }
+
     /// Offers the request to another pod. Ends it if there is none, and no try is under way.
-    fn begin(&mut self, may_repeat: bool) -> Option<Outcome> {
+    fn begin(&mut self, is_hedge: bool) -> Option<Outcome> {
         let mut is_last = false;
+        let known = (self.tried.len(), self.spared.len());
         if self.picks == 0 && !self.message.has_host() {
             let error = HttpError::MissingHost;
             return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
@@ -205,10 +219,17 @@ impl Tries {
             }
             let picked = match self.is_idle() {
                 true => self.balancer.pick_with(None, &self.tried),
+                false if is_hedge => self.balancer.pick_another(&self.with_those_under_way()),
                 false => self.balancer.pick_with(None, &self.with_those_under_way()),
             };
             let pick = match picked {
                 Ok(pick) => pick,
+                Err(_) if !self.is_idle() => {
+                    // A pod that is being found out about may have been by the next look.
+                    self.tried.truncate(known.0);
+                    self.spared.truncate(known.1);
+                    return None;
+                }
                 Err(_) if !self.spared.is_empty() => {
                     // Rather one of these than none.
                     let spared = mem::take(&mut self.spared);
@@ -217,7 +238,6 @@ impl Tries {
                     is_last = true;
                     continue;
                 }
-                Err(_) if !self.is_idle() => return None,
                 Err(error) => {
                     if self.unsent.is_some() || self.seen.is_some() {
                         return self.end();
@@ -228,23 +248,22 @@ impl Tries {
                 }
             };
             let (mut pod, in_flight) = pick.into_parts();
+            if let Err(error) = pod.admit(self.message.is_repeatable(), is_last) {
+                self.unsent = Some(error);
+                self.exclude(in_flight.endpoint(), true);
+                continue;
+            }
             if self.picks == 0 {
                 if let Err(error) = self.message.prepare(pod.pool.client.form) {
                     return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
                 }
                 pod.pool.client.begin();
             }
-            if let Err(error) = pod.admit(is_last) {
-                self.unsent = Some(error);
-                self.exclude(in_flight.endpoint(), true);
-                continue;
-            }
             self.picks += 1;
             self.under_way[place] = Some(Try {
                 attempt: Attempt::new(pod),
                 in_flight,
-                may_repeat,
-                is_late: false,
+                is_hedge,
                 limit: None,
             });
             return None;
@@ -257,6 +276,11 @@ impl Tries {
             Ok(Event::Back(request)) => {
                 self.message.put_back(*request);
                 self.sent -= 1;
+                if let Some(one) = &mut self.under_way[place] {
+                    // Its time begins with its next way out.
+                    one.limit = None;
+                }
+                self.be_patient_anew();
                 None
             }
             Ok(Event::Answer(mut response)) => {
@@ -276,9 +300,9 @@ impl Tries {
 
     /// A connection is at hand. Unless the request has left meanwhile over another, it goes out.
     fn send(&mut self, place: usize) -> Option<Outcome> {
-        let is_out = self.sent > 0;
+        let is_out = self.is_out();
         let one = self.under_way[place].as_mut()?;
-        if is_out && !one.may_repeat {
+        if is_out && !one.is_hedge {
             // The connection goes to the next request.
             self.under_way[place] = None;
             return None;
@@ -317,27 +341,43 @@ impl Tries {
             true => self.seen = Some((Arc::clone(endpoint), failed.error)),
             false => self.unsent = Some(failed.error),
         }
-        if !self.is_idle() {
+        self.needs_leave |= was_seen;
+        if self.is_out() {
             return None;
         }
-        self.due = None;
-        if !self.message.can_be_sent() {
+        // Other tries may be waiting for their connections.
+        self.be_patient_anew();
+        if !self.message.can_be_sent() || !self.may_go_on(&one.attempt.pod.pool.client) {
+            self.under_way = Default::default();
             return self.end();
         }
-        if was_seen {
-            if !self.message.may_repeat() || self.sent >= MAX_SENT {
-                return self.end();
-            }
-            self.retrying = one.attempt.pod.pool.client.may_retry();
-            if self.retrying.is_none() {
-                return self.end();
-            }
-            if self.sent > 1 {
-                let pause = exponential(RETRY_PAUSE, RETRY_PAUSE * 8, self.sent as u32 - 1);
-                self.due = Instant::now().checked_add(spread(pause, 0.8, 1.2, thread_unit()));
-            }
+        if was_seen && self.sent > 1 && self.is_idle() {
+            let pause = exponential(RETRY_PAUSE, RETRY_PAUSE * 8, self.sent as u32 - 1);
+            self.due = Instant::now().checked_add(spread(pause, 0.8, 1.2, thread_unit()));
         }
         None
+    }
+
+    /// No pod has it now. Whether another may get it that one may have seen.
+    fn may_go_on(&mut self, client: &Arc<Client>) -> bool {
+        if !self.needs_leave {
+            return true;
+        }
+        let mut under_way = self.under_way.iter_mut().flatten();
+        if let Some(hedge) = under_way.find(|one| one.is_hedge) {
+            // It was permitted, and takes the place of the one that failed.
+            hedge.is_hedge = false;
+        } else {
+            if !self.message.may_repeat() || self.sent >= MAX_SENT {
+                return false;
+            }
+            self.retrying = client.may_retry();
+            if self.retrying.is_none() {
+                return false;
+            }
+        }
+        self.needs_leave = false;
+        true
     }
 
     /// The time has come to look again.
@@ -364,48 +404,52 @@ impl Tries {
             // The pause is over.
             return None;
         }
-        if self.sent == 0 {
-            // Nothing was sent: whichever pod takes a connection first gets it.
+        if !self.is_out() {
+            // Whichever pod takes a connection first gets it.
             return self.begin(false);
         }
         self.be_patient(self.patience, now);
-        if self.may_hedge() {
-            return self.begin(true);
+        let leave = self.may_double(now)?;
+        let picks = self.picks;
+        let outcome = self.begin(true);
+        if let Leave::Hedge(client) = leave
+            && self.picks == picks
+        {
+            // There is no other pod: the leave serves another request.
+            client.return_hedge();
         }
-        None
+        outcome
     }
 
     /// Reports the tries that are late. Whether the request may go to another pod as well.
-    fn may_hedge(&mut self) -> bool {
+    fn may_double(&mut self, now: Instant) -> Option<Leave> {
         let mut late = None;
         for one in self.under_way.iter_mut().flatten() {
-            let Some(sent) = one.attempt.sent_at() else {
-                // Another pod has been found, but no connection yet.
-                return false;
-            };
-            let pool = Arc::clone(&one.attempt.pod.pool);
-            let is_first = !mem::replace(&mut one.is_late, true);
-            let is_silent = pool.health.late(&pool.client, sent, is_first);
-            if is_silent {
-                one.attempt.pod.end_trial();
-                pool.silent();
-            }
-            late = Some((Arc::clone(&pool.client), is_silent));
+            // If not: another pod has been found, but no connection yet.
+            one.attempt.sent_at()?;
+            let is_silent = one.attempt.late(now);
+            late = Some((Arc::clone(&one.attempt.pod.pool.client), is_silent));
         }
-        let Some((client, is_silent)) = late else {
-            return false;
-        };
+        let (client, is_silent) = late?;
         if self.sent >= MAX_SENT || !self.message.may_double() {
-            return false;
+            return None;
         }
         if client.may_hedge() {
-            return true;
+            return Some(Leave::Hedge(client));
+        }
+        if !is_silent {
+            return None;
         }
         // A pod that is silent has as good as failed.
-        if is_silent {
-            self.retrying = client.may_retry();
+        self.retrying = client.may_retry();
+        self.retrying.is_some().then_some(Leave::Retry)
+    }
+
+    /// Waits for connections as at first, unless a pod has the request.
+    fn be_patient_anew(&mut self) {
+        if !self.is_out() {
+            self.due = None;
         }
-        is_silent && self.retrying.is_some()
     }
 
     /// Looks again after this long, and then after twice as long.

@@ -16,7 +16,7 @@ const ENOUGH: u32 = 100;
 /// Late is what takes three times as long as 99 of 100 do. In the simulations of Dean and Barroso ("The Tail
 /// at Scale", CACM 2013) a second request after the 95th percentile adds 5 % of load; this adds
 /// less than 1 % where answers are as quick as ever.
-const LATE: u32 = 3;
+pub(super) const LATE: u32 = 3;
 /// Never less: what a scheduler, a collector or a retransmission (200 ms at least on Linux, but tail loss probes
 /// answer within two round trips) may take anyway on a busy node.
 const LATE_AT_LEAST: Duration = Duration::from_millis(20);

@@ -141,6 +141,11 @@ impl Message {
         }
     }
 
+    /// Whether receiving it twice would do no harm.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.may_repeat
+    }
+
     /// Whether a pod may get it that another may have seen.
     pub(super) fn may_repeat(&self) -> bool {
         self.may_repeat && self.can_be_sent()

@@ -191,13 +191,13 @@ impl Reader {
             self.bytes += data.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
+        if self.is_overtaken(&state) {
+            return Poll::Ready(Some(Err("another try goes on with this body".into())));
+        }
         if state.source.is_none() {
             let trailers = state.trailers.clone().filter(|_| !self.read_trailers);
             self.read_trailers = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        if self.id != state.reader {
-            return Poll::Ready(Some(Err("another try goes on with this body".into())));
         }
         let frame = ready!(state.poll_source(cx));
         if let Some(Ok(frame)) = &frame {
@@ -208,9 +208,15 @@ impl Reader {
         Poll::Ready(frame)
     }
 
+    /// Whether what comes next is a later reader's. What that one has lost must not look like the end.
+    fn is_overtaken(&self, state: &State) -> bool {
+        self.id != state.reader && (state.lost || state.source.is_some())
+    }
+
     fn is_over(&self) -> bool {
         let state = self.tape.state();
         state.source.is_none()
+            && !self.is_overtaken(&state)
             && self.next >= state.kept.len()
             && (self.read_trailers || state.trailers.is_none())
     }
@@ -344,5 +350,16 @@ mod tests {
         assert_eq!(read(&tape).0.len(), KEPT / 4 * 5);
         assert!(tape.read().is_none());
         assert!(!tape.is_complete());
+    }
+
+    #[test]
+    fn an_earlier_reader_does_not_take_what_is_lost_for_the_end() {
+        let frames = (0..5).map(|_| Frame::data(Bytes::from(vec![7; KEPT / 4])));
+        let tape = Tape::of(source(stream(frames.collect())));
+        let mut first = Outgoing::Taped(tape.read().unwrap());
+        first.frame().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!(read(&tape).0.len(), KEPT / 4 * 5);
+        assert!(!first.is_end_stream(), "four frames are missing");
+        assert!(first.frame().now_or_never().unwrap().unwrap().is_err());
     }
 }

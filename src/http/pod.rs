@@ -85,8 +85,11 @@ impl HttpPod {
 
     /// Whether a request may go to the pod: while it is being found out whether it answers again, no other
     /// may, unless there is no other pod.
-    pub(super) fn admit(&mut self, is_last: bool) -> Result<(), HttpError> {
-        match self.pool.health.admit() {
+    pub(super) fn admit(&mut self, may_repeat: bool, is_last: bool) -> Result<(), HttpError> {
+        let client = &self.pool.client;
+        // Over TLS and HTTP/2 the pod speaks before anything is written.
+        let may_be_lost = may_repeat || client.form.keeps;
+        match self.pool.health.admit(client, may_be_lost) {
             Admission::Open => Ok(()),
             Admission::Trial => {
                 self.is_trial = true;

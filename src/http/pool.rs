@@ -18,7 +18,7 @@ use super::{
     client::Client,
     connection::{Connection, Exclusive},
     error::ConnectError,
-    health::Health,
+    health::{Health, Late},
     socket::Close,
 };
 use crate::{endpoint::Endpoint, registry::FOREVER};
@@ -30,7 +30,8 @@ use crate::{endpoint::Endpoint, registry::FOREVER};
 type Mutex<T> = std::sync::Mutex<T>;
 
 /// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
-/// on both sides and some 10 kB; the next burst of this size costs no connect.
+/// on both sides and some 30 kB here (`benches/overhead -- --memory`), hyper's buffers for the most part; the
+/// next burst of this size costs no connect.
 const MAX_IDLE: usize = 100;
 
 /// How often in an idle timeout free connections are looked at: a connection is closed by the last eighth.
@@ -221,6 +222,11 @@ impl Pool {
         }
     }
 
+    /// Whether one dial more is wanted.
+    pub(super) fn another(&self) -> Dial {
+        self.state().next_dial(self)
+    }
+
     /// A dial has ended well.
     pub(super) fn dialled(self: &Arc<Self>, connection: Box<Exclusive>) -> Dial {
         self.reached();
@@ -235,7 +241,8 @@ impl Pool {
     pub(super) fn linked(self: &Arc<Self>, link: super::shared::Link) -> Dial {
         self.reached();
         let mut state = self.state();
-        state.expected = link.max_streams();
+        // The pod may permit none by now.
+        state.expected = link.max_streams().max(1);
         state.links.tick = state.tick;
         state.links.add(link);
         state.admit(self);
@@ -278,6 +285,10 @@ impl Pool {
             // Dials that were under way together saw one event, which counts once; and a pod that has
             // taken a connection since then can be reached.
             if state.heard.is_none_or(|heard| heard <= began) {
+                if matches!(error, ConnectError::Timeout) {
+                    // Unlike a refusal it costs each request a wait: one at a time finds out.
+                    self.health.suspect(&self.client);
+                }
                 self.client.signals.unreachable(&self.endpoint);
                 state.heard = Some(Instant::now());
             }
@@ -322,19 +333,39 @@ impl Pool {
 
     /// The pod took a connection and closed it before a request was written: as good as none.
     pub(super) fn closed_at_once(&self) {
-        self.health.suspect();
+        self.health.suspect(&self.client);
         self.client.signals.unreachable(&self.endpoint);
     }
 
     /// The pod has fallen silent, or does not answer in time. Its next request makes a connection of its
     /// own, and so finds out whether the pod is there before it is written.
     pub(super) fn silent(&self) {
-        self.health.suspect();
+        self.health.suspect(&self.client);
         self.client.signals.unreachable(&self.endpoint);
         let mut state = self.state();
         state.free.clear();
         #[cfg(feature = "http2")]
         state.links.retire();
+    }
+
+    /// Whether an earlier request was given up while others are answered.
+    #[inline]
+    pub(super) fn is_doubted(&self) -> bool {
+        self.health.is_doubted(&self.client)
+    }
+
+    /// A request is late, or is so still. True if the pod is silent.
+    pub(super) fn late(&self, late: &Late, now: Instant) -> bool {
+        let is_silent = self.health.late(&self.client, late, now);
+        if is_silent && self.health.is_news(&self.client, now) {
+            self.silent();
+        }
+        is_silent
+    }
+
+    /// A request that was sent at `sent` was late, and nobody waits for it any more.
+    pub(super) fn gave_up(&self, sent: Instant) {
+        self.health.gave_up(&self.client, sent, Instant::now());
     }
 
     /// The pod has answered a request that was sent at `sent`.

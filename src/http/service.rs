@@ -124,9 +124,9 @@ async fn call(pod: HttpPod, mut message: Message) -> Result<Response<HttpBody>, 
             Event::Answer(response) => return Ok(response),
             Event::Back(request) => message.put_back(*request),
             Event::Ready => {
-                if let Some(request) = message.take() {
-                    attempt.send(request).map_err(|failed| failed.error)?;
-                }
+                // It is there: this is the first time, or it came back.
+                let request = message.take().ok_or(HttpError::SetAside)?;
+                attempt.send(request).map_err(|failed| failed.error)?;
             }
         }
     }

@@ -20,6 +20,7 @@ mod zone;
 mod bind;
 mod caches;
 mod changes;
+mod clients;
 mod failover;
 mod knot;
 mod pods;
