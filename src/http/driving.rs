@@ -3,16 +3,20 @@
 //! hyper would have a task for the connection, one that opens streams, and more for each stream. Spread over
 //! threads, a goodbye of the pod can come between opening a stream and looking whether it was opened: then
 //! hyper cannot tell whether the request was written, and neither could we. In one task nothing comes between.
-//! And what the pod says of the connection (settings, goodbye) is known as soon as it is read, not with the
-//! next request.
+//! And what the pod says of the connection (settings, goodbye) is known when it is read, not when the next
+//! request comes upon it.
 
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::{client::conn::http2::Connection, rt};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -50,36 +54,63 @@ pub(super) struct Driver {
     /// The socket's, and the streams'.
     tasks: FuturesUnordered<Task>,
     new: Tasks,
+    wakes: Arc<Wakes>,
+    waker: Waker,
 }
+
+/// Tasks wake each other all the time. Those that are polled anyway need no scheduler for that.
+#[derive(Default)]
+struct Wakes {
+    is_polling: AtomicBool,
+    came: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.came.store(true, SeqCst);
+        if !self.is_polling.load(SeqCst) {
+            self.driver.wake();
+        }
+    }
+}
+
+/// How often tasks may wake each other before others have their turn.
+const ROUNDS: usize = 8;
 
 impl Driver {
     pub(super) fn new(
         connection: Connection<TokioIo<Socket>, Outgoing, Executor>,
         new: Tasks,
     ) -> Self {
+        let wakes = Arc::<Wakes>::default();
         Self {
             connection: Some(connection),
             tasks: FuturesUnordered::new(),
             new,
+            waker: Waker::from(Arc::clone(&wakes)),
+            wakes,
         }
     }
 
     /// Goes as far as it can. Ready, once, when the connection takes no more requests; those that it has
     /// go on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.wakes.driver.register(cx.waker());
+        self.wakes.is_polling.store(true, SeqCst);
+        // What was read may concern the connection, and what that does is to be written.
+        self.poll_tasks();
         let ended = self.poll_connection(cx);
-        self.poll_tasks(cx);
-        match ended {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => {
-                // What was read may concern it.
-                let ended = self.poll_connection(cx);
-                if !self.new.is_empty() {
-                    cx.waker().wake_by_ref();
-                }
-                ended
-            }
+        self.poll_tasks();
+        self.wakes.is_polling.store(false, SeqCst);
+        if self.wakes.came.load(SeqCst) {
+            cx.waker().wake_by_ref();
         }
+        ended
     }
 
     /// What the pod permits, while it is asked.
@@ -103,16 +134,18 @@ impl Driver {
         Poll::Ready(ended)
     }
 
-    fn poll_tasks(&mut self, cx: &mut Context<'_>) {
-        loop {
+    fn poll_tasks(&mut self) {
+        let mut cx = Context::from_waker(&self.waker);
+        for _ in 0..ROUNDS {
+            self.wakes.came.store(false, SeqCst);
             while let Ok(task) = self.new.try_recv() {
                 self.tasks.push(task);
             }
-            match self.tasks.poll_next_unpin(cx) {
-                Poll::Ready(Some(())) => {}
-                _ if self.new.is_empty() => return,
-                _ => {}
+            while let Poll::Ready(Some(())) = self.tasks.poll_next_unpin(&mut cx) {}
+            if self.new.is_empty() && !self.wakes.came.load(SeqCst) {
+                return;
             }
         }
+        self.wakes.came.store(true, SeqCst);
     }
 }
