@@ -13,9 +13,9 @@ const BUCKETS: usize = 32 * STEPS as usize;
 const ROLL: Duration = Duration::from_secs(5);
 /// Too few answers tell no quantile. With fewer, a single slow one *is* the 99th percentile of those seen.
 const ENOUGH: u32 = 100;
-/// Late is what takes three times as long as 99 of 100 do. In the simulations of Dean and Barroso ("The Tail
-/// at Scale", CACM 2013) a second request after the 95th percentile adds 5 % of load; this adds
-/// less than 1 % where answers are as quick as ever.
+/// Late is what takes three times as long as 99 of 100 do. Dean and Barroso ("The Tail at Scale", CACM 2013) send a
+/// second request after the 95th percentile, for about 5 % of load; this adds less than 1 % where answers are
+/// as quick as ever.
 pub(super) const LATE: u32 = 3;
 /// Never less: what a scheduler, a collector or a retransmission (200 ms at least on Linux, but tail loss probes
 /// answer within two round trips) may take anyway on a busy node.

@@ -32,8 +32,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
 /// When an answer is late before it is known how long answers take.
 const LATE_AT_FIRST: Duration = Duration::from_millis(500);
 
-/// To how many pods a request is sent at most that they may have seen: three tries are what Finagle and gRPC's
-/// examples allow; if as many pods fail, the fault is hardly theirs.
+/// To how many pods a request is sent at most that they may have seen. HAProxy makes as many retries by default
+/// (`retries 3`, its manual) where they cost nothing; if three pods fail, the fault is hardly theirs.
 const MAX_SENT: usize = 3;
 
 /// Before the second retry, and doubled before the third. The first goes at once.
