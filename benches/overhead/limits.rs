@@ -9,9 +9,9 @@ pub(crate) struct Limit {
 
 /// CPU time per request.
 pub(crate) fn cpu(name: &str, concurrency: u32) -> Option<Limit> {
-    // One request at a time measures how the machine wakes up. Over HTTP/2, requests to one pod share
-    // reads and writes that those to several pods cannot share.
-    let promised = is_balanced(name) && concurrency > 1 && !name.contains("h2");
+    // One request at a time measures how the machine wakes up. Over HTTP/2 the limit is not met: requests to
+    // one pod share reads and writes that those to several pods cannot share.
+    let promised = is_balanced(name) && concurrency > 1;
     promised.then_some(Limit {
         below: 1.0,
         aim: 0.85,
