@@ -60,7 +60,8 @@ impl Pods {
         }
         let source = Fixed::new(pods.iter().map(Pod::address));
         let client = Balancer::builder(source).service_name(SERVICE);
-        let client = client.spawn_http_with(settings);
+        // A busy machine may make an answer late, and a second try would move the walk on.
+        let client = client.spawn_http_with(settings.hedging(false));
         let caller = Caller {
             client,
             scheme,
