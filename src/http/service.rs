@@ -26,8 +26,8 @@ use crate::{balancer::Balancer, service::Error};
 /// any type.
 ///
 /// A request that no pod can have seen, because the connect failed, the connection closed before it was
-/// written, or the pod refused it, goes to another pod with its body intact; each pod gets it at
-/// most once. One that a pod may have seen goes to another only if it may be repeated
+/// written, or the pod refused it, goes to another pod with its body intact. A pod that is there gets it
+/// again only when no other is left. One that a pod may have seen goes to another only if it may be repeated
 /// ([`Idempotent`](crate::Idempotent)): when its connection fails ([`Http::retries`](crate::Http::retries)) and
 /// when it is late ([`Http::hedging`](crate::Http::hedging)). A pod that refuses or falls silent is set aside.
 ///
