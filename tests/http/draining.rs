@@ -63,6 +63,28 @@ async fn idle_connections_of_a_removed_pod_close_at_once_and_what_is_in_flight_e
 }
 
 #[tokio::test]
+async fn a_connection_that_is_done_after_its_pod_was_removed_closes() {
+    let pods = pods(2).await;
+    let [stays, leaves] = &pods[..] else {
+        panic!("two pods")
+    };
+    let (client, script) = client(just(&[leaves]), LONG);
+    let unread = get(&client, "/").await;
+    script.say(just(&[stays]));
+    until("the set has changed", || {
+        client
+            .endpoints()
+            .iter()
+            .all(|pod| pod.addr() == stays.addr())
+    })
+    .await;
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(leaves.open(), 1);
+    read(unread).await;
+    until("it is not kept", || leaves.open() == 0).await;
+}
+
+#[tokio::test]
 async fn a_stream_of_a_removed_pod_ends_with_the_time_to_drain_and_says_why() {
     let pods = pods(2).await;
     let [stays, leaves] = &pods[..] else {
