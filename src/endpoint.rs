@@ -7,6 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -75,7 +76,34 @@ pub struct Endpoint {
     since: Instant,
     /// Written once, by the driver: a name that DNS tells later than the address.
     name: OnceLock<Arc<str>>,
+    replication: Replication,
     counters: Counters,
+}
+
+/// How far a database's data go on this pod. Written by the driver alone; read by policies with a bound.
+#[derive(Debug)]
+struct Replication {
+    /// The last position that was observed, in bytes; `UNKNOWN` if none was.
+    position: AtomicU64,
+    /// How many bytes the primary was ahead; `UNKNOWN` if that cannot be told.
+    bytes: AtomicU64,
+    /// For how many milliseconds it has been ahead; `UNKNOWN` if that cannot be told.
+    millis: AtomicU64,
+    /// Whether anybody asks. Set by readers, once.
+    wanted: AtomicBool,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            position: AtomicU64::new(UNKNOWN),
+            bytes: AtomicU64::new(UNKNOWN),
+            millis: AtomicU64::new(UNKNOWN),
+            wanted: AtomicBool::new(false),
+        }
+    }
 }
 
 /// The cells that requests write, on a cache line pair of their own: readers of the address must not wait for them.
@@ -102,6 +130,7 @@ impl Endpoint {
             socket: address.socket,
             since,
             name: address.name.map_or_else(OnceLock::new, OnceLock::from),
+            replication: Replication::default(),
             counters: Counters::default(),
         }
     }
@@ -155,6 +184,54 @@ impl Endpoint {
         }
     }
 
+    /// How far this pod's data go, in bytes, as its probe last saw; `None` if no probe tells.
+    pub fn position(&self) -> Option<u64> {
+        known(&self.replication.position)
+    }
+
+    /// How many bytes of the primary's data this replica lacked when its probe last asked; `None` if that
+    /// is not known: no probe tells positions, or no primary was seen lately.
+    ///
+    /// Who asks makes the probe look at the position each time ([`wants_position`](Self::wants_position)).
+    pub fn lag_bytes(&self) -> Option<u64> {
+        self.want_position();
+        known(&self.replication.bytes)
+    }
+
+    /// For how long this replica had lacked data of the primary when its probe last asked: zero if it
+    /// lacked none, however long the primary wrote nothing; `None` as in [`lag_bytes`](Self::lag_bytes).
+    pub fn lag(&self) -> Option<Duration> {
+        self.want_position();
+        known(&self.replication.millis).map(Duration::from_millis)
+    }
+
+    /// Whether somebody goes by this endpoint's lag: a probe to which a position costs something may look
+    /// at it less often otherwise.
+    pub fn wants_position(&self) -> bool {
+        self.replication.wanted.load(Relaxed)
+    }
+
+    /// Reads before it writes: the line stays shared.
+    fn want_position(&self) {
+        if !self.wants_position() {
+            self.replication.wanted.store(true, Relaxed);
+        }
+    }
+
+    /// Notes what a probe saw: the position, and what the replica lacks. Called by the driver alone.
+    pub(crate) fn replicated(
+        &self,
+        position: Option<u64>,
+        lag_bytes: Option<u64>,
+        lag: Option<Duration>,
+    ) {
+        let millis = lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(UNKNOWN - 1));
+        let cells = &self.replication;
+        cells.position.store(position.unwrap_or(UNKNOWN), Relaxed);
+        cells.bytes.store(lag_bytes.unwrap_or(UNKNOWN), Relaxed);
+        cells.millis.store(millis.unwrap_or(UNKNOWN), Relaxed);
+    }
+
     /// Labels an endpoint that was found without a name. A second name does not replace the first.
     pub(crate) fn label(&self, name: &str) {
         self.name.get_or_init(|| name.into());
@@ -194,6 +271,10 @@ impl Endpoint {
             recoveries: self.counters.recoveries.load(Relaxed),
         }
     }
+}
+
+fn known(cell: &AtomicU64) -> Option<u64> {
+    Some(cell.load(Relaxed)).filter(|&value| value != UNKNOWN)
 }
 
 impl fmt::Debug for Endpoint {

@@ -49,8 +49,6 @@ pub use error::HttpError;
 pub use message::Idempotent;
 pub use pod::HttpPod;
 pub use service::{HttpResponseFuture, HttpService};
-#[cfg(feature = "tls")]
-pub use tls::Tls;
 
 use client::{Client, Pods};
 

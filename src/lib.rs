@@ -80,8 +80,13 @@ mod backoff;
 mod draw;
 mod eject;
 mod endpoint;
-mod probe;
+mod hint;
+#[cfg(feature = "tls")]
+mod tls;
+
 pub mod resolve;
+
+mod probe;
 mod set;
 
 mod policy;
@@ -107,21 +112,24 @@ pub use clients::ReqwestResolver;
 pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
-#[cfg(feature = "tls")]
-pub use http::Tls;
+pub use hint::Hint;
 #[cfg(feature = "http")]
 pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
 pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
     policy_fn,
 };
-pub use probe::{Observation, Probe, ProbeError, ProbeFn, Role, Term, probe_fn};
+pub use probe::{
+    Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
+};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use service::{BalanceLayer, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// The TLS library, as [`Tls`] takes its configuration.
 #[cfg(feature = "tls")]

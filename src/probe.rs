@@ -5,144 +5,15 @@
 //! policies [`Primary`](crate::Primary), [`Replica`](crate::Replica) and
 //! [`PreferReplica`](crate::PreferReplica) find them.
 
-use std::{error::Error, fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use crate::endpoint::Endpoint;
 
-/// What a node says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Role {
-    /// It takes writes.
-    Primary,
-    /// It follows a primary.
-    Replica,
-    /// It is alive and did not say.
-    Unknown,
-}
+mod error;
+mod observation;
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Primary => "primary",
-            Self::Replica => "replica",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
-/// A number that grows with every change of primary: a PostgreSQL timeline, a config epoch, a Raft
-/// term. Of two primaries the one with the lower term is the old one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Term(u128);
-
-impl Term {
-    /// The term with this number.
-    pub const fn new(number: u128) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    pub const fn number(self) -> u128 {
-        self.0
-    }
-}
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What a probe saw.
-///
-/// ```
-/// use headless_lb::{Observation, Role, Term};
-///
-/// let seen = Observation::of(Role::Primary).in_term(Term::new(4));
-/// assert_eq!(seen.term(), Some(Term::new(4)));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observation {
-    role: Role,
-    term: Option<Term>,
-}
-
-impl Observation {
-    /// The node says that it has this role.
-    pub const fn of(role: Role) -> Self {
-        Self { role, term: None }
-    }
-
-    /// The term of the claim.
-    #[must_use]
-    pub const fn in_term(mut self, term: Term) -> Self {
-        self.term = Some(term);
-        self
-    }
-
-    /// The role.
-    pub const fn role(&self) -> Role {
-        self.role
-    }
-
-    /// The term, if the node has one.
-    pub const fn term(&self) -> Option<Term> {
-        self.term
-    }
-}
-
-impl From<Role> for Observation {
-    fn from(role: Role) -> Self {
-        Self::of(role)
-    }
-}
-
-/// Why a probe saw nothing.
-#[derive(Debug)]
-pub struct ProbeError {
-    definitive: bool,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-impl ProbeError {
-    /// The node may still be what it was: a timeout, a lost connection. Two in a row end a claim.
-    pub fn passing(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            definitive: false,
-            source: source.into(),
-        }
-    }
-
-    /// The node is certainly not serving: connection refused, shutting down. One ends a claim.
-    pub fn definitive(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            definitive: true,
-            source: source.into(),
-        }
-    }
-
-    /// Whether one such error is enough.
-    pub fn is_definitive(&self) -> bool {
-        self.definitive
-    }
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.definitive {
-            "the pod is not serving"
-        } else {
-            "the probe failed"
-        })
-    }
-}
-
-impl Error for ProbeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.source)
-    }
-}
+pub use error::{ProbeError, ProbeFailure};
+pub use observation::{Authority, Lineage, Observation, Role, Term};
 
 /// Observes the role of an endpoint.
 ///

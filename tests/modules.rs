@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 /// A module may use what stands before it.
-const ORDER: [&str; 15] = [
-    "backoff", "draw", "eject", "endpoint", "probe", "resolve", "set", "policy", "registry",
-    "balancer", "driver", "builder", "service", "http", "clients",
+const ORDER: [&str; 19] = [
+    "backoff", "draw", "eject", "endpoint", "hint", "tls", "resolve", "probe", "set", "policy",
+    "primary", "registry", "balancer", "driver", "builder", "service", "http", "clients", "pools",
 ];
 
 #[test]

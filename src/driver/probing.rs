@@ -10,14 +10,14 @@ use futures_util::{
 use rand::{RngExt, rngs::SmallRng};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 
 use super::BoxFuture;
 use crate::{
     backoff::spread,
     endpoint::Endpoint,
-    probe::{Observation, Probe, ProbeError},
+    probe::{Observation, Probe, ProbeError, ProbeFailure},
     set::EndpointSet,
 };
 
@@ -68,13 +68,13 @@ async fn session<P: Probe>(
     rng: &mut SmallRng,
 ) -> Result<(), ProbeError> {
     let opened = timeout(probe.timeout(), probe.open(endpoint)).await;
-    let (mut session, mut seen) = opened.map_err(ProbeError::passing)??;
+    let (mut session, mut seen) = opened.map_err(too_late)??;
     loop {
         let observation = match seen.take() {
             Some(observation) => observation,
             None => {
                 let asked = timeout(probe.timeout(), probe.observe(endpoint, &mut session)).await;
-                asked.map_err(ProbeError::passing)??
+                asked.map_err(too_late)??
             }
         };
         if reports
@@ -89,6 +89,10 @@ async fn session<P: Probe>(
             () = probe.signalled(&mut session) => {}
         }
     }
+}
+
+fn too_late(elapsed: Elapsed) -> ProbeError {
+    ProbeError::new(ProbeFailure::Timeout, elapsed)
 }
 
 /// The probes that run, one for each endpoint of the set.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::message::Form;
 #[cfg(feature = "tls")]
-use super::tls::Tls;
+use crate::tls::Tls;
 
 /// Settings of a balanced HTTP client, for [`Builder::spawn_http_with`](crate::Builder::spawn_http_with).
 /// The defaults need no change in a cluster.

@@ -23,7 +23,7 @@ pub(super) struct Roles {
 }
 
 /// What the probe last said of one endpoint.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Claim {
     /// Its last answer, while that counts.
     seen: Option<(Observation, Instant)>,
@@ -57,7 +57,11 @@ impl Roles {
     /// Ends what was observed longer ago than `lease`: a probe that hangs must not leave a role standing.
     pub(super) fn expire(&mut self, now: Instant, lease: Duration) {
         for claim in self.claims.values_mut() {
-            if claim.seen.is_some_and(|(_, at)| at + lease <= now) {
+            if claim
+                .seen
+                .as_ref()
+                .is_some_and(|(_, at)| *at + lease <= now)
+            {
                 claim.end();
             }
         }
@@ -68,7 +72,7 @@ impl Roles {
     pub(super) fn deadline(&self, lease: Duration) -> Option<Instant> {
         self.claims
             .values()
-            .filter_map(|claim| Some(claim.seen?.1 + lease))
+            .filter_map(|claim| Some(claim.seen.as_ref()?.1 + lease))
             .min()
     }
 
@@ -128,8 +132,8 @@ impl Claim {
             Ok(observation) => {
                 let is_primary = observation.role() == Role::Primary;
                 self.failures = 0;
-                self.seen = Some((observation, now));
                 self.claimed = observation.term().filter(|_| is_primary);
+                self.seen = Some((observation, now));
                 self.primary_since = is_primary.then(|| self.primary_since.unwrap_or(now));
             }
             Err(error) => {
@@ -148,6 +152,7 @@ impl Claim {
 
     fn role(&self) -> Role {
         self.seen
+            .as_ref()
             .map_or(Role::Unknown, |(observation, _)| observation.role())
     }
 }
@@ -159,8 +164,12 @@ mod tests {
     /// Applies observations in order, one a second, and tells the primary after each.
     fn primaries(seen: &[(u64, Observation)]) -> Vec<Option<u64>> {
         let (start, mut roles) = (Instant::now(), Roles::default());
-        let after = |(i, &(id, observation)): (u32, &(u64, Observation))| {
-            roles.observe(start + Duration::from_secs(1) * i, id, Ok(observation));
+        let after = |(i, (id, observation)): (u32, &(u64, Observation))| {
+            roles.observe(
+                start + Duration::from_secs(1) * i,
+                *id,
+                Ok(observation.clone()),
+            );
             roles.primary
         };
         (0..).zip(seen).map(after).collect()
@@ -185,8 +194,8 @@ mod tests {
     fn between_equal_claims_the_incumbent_stays_until_it_steps_down() {
         let claim = Observation::of(Role::Primary);
         let seen = [
-            (2, claim),
-            (1, claim),
+            (2, claim.clone()),
+            (1, claim.clone()),
             (2, claim),
             (2, Role::Replica.into()),
         ];
