@@ -90,6 +90,7 @@ mod probe;
 mod set;
 
 mod policy;
+pub mod primary;
 pub mod registry;
 
 mod balancer;
@@ -122,6 +123,7 @@ pub use policy::{
     First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
     RoundRobin, policy_fn,
 };
+pub use primary::OnConflict;
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
 };

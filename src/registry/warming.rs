@@ -46,6 +46,7 @@ impl<N: NewService> Registry<N> {
             self.added.push(Arc::clone(&slot.endpoint));
             self.status.added += 1;
             self.dirty = true;
+            self.relisted = true;
         }
     }
 
