@@ -57,6 +57,7 @@ impl Balancer<()> {
                 initial_timeout: Duration::from_secs(10),
                 wait_when_empty: Duration::ZERO,
                 max_attempts: 5,
+                is_probed: false,
             },
         }
     }
@@ -74,6 +75,7 @@ impl Builder {
     pub fn probe(mut self, probe: impl Probe) -> Self {
         let probe: Arc<dyn Prober> = Arc::new(probe);
         self.config.claim_lease = Some(probe.lease());
+        self.settings.is_probed = true;
         self.prober = Some(probe);
         self
     }
@@ -206,7 +208,8 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let signals = Arc::new(Signals::default());
+        let (signals, hints) = Signals::new();
+        let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
@@ -227,6 +230,7 @@ impl Builder {
             registry,
             Arc::downgrade(&shared),
             signals,
+            hints,
         );
         (Balancer::new(shared, Arc::clone(&self.policy)), driver)
     }

@@ -104,7 +104,10 @@ mod http;
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod clients;
 
-pub use balancer::{Balancer, Change, Changes, Pick, PickError, Pod};
+pub use balancer::{
+    Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
+    PrimaryChanges, PrimaryView, Writer,
+};
 pub use builder::Builder;
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;

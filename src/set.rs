@@ -12,7 +12,10 @@ use std::{fmt, iter, ops::Range, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::endpoint::{Address, Endpoint};
+use crate::{
+    endpoint::{Address, Endpoint},
+    probe::Term,
+};
 
 /// The group of an endpoint in its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +68,18 @@ pub struct EndpointSet {
     /// Where each position ends, in the order of [`Position`].
     ends: [usize; Position::COUNT],
     generation: u64,
+    reign: Reign,
+}
+
+/// Of which accepted primary this set knows. Both numbers grow only, also while there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reign {
+    /// Counts the accepted primaries: pairs of endpoint and term.
+    pub(crate) generation: u64,
+    /// Moves with each new generation and with each loss of a primary. Connections are stamped with it.
+    pub(crate) epoch: u64,
+    /// The term of the last accepted claim.
+    pub(crate) term: Option<Term>,
 }
 
 impl EndpointSet {
@@ -84,7 +99,24 @@ impl EndpointSet {
             endpoints: endpoints.into(),
             ends,
             generation,
+            reign: Reign::default(),
         }
+    }
+
+    /// The same, under this reign.
+    pub(crate) fn under(mut self, reign: Reign) -> Self {
+        self.reign = reign;
+        self
+    }
+
+    pub(crate) fn reign(&self) -> Reign {
+        self.reign
+    }
+
+    /// The index of the accepted primary.
+    #[inline]
+    pub(crate) fn primary(&self) -> Option<usize> {
+        (self.ends[Position::Primary as usize] > 0).then_some(0)
     }
 
     /// A set outside any balancer, to test a policy with: all endpoints available, roles unknown.
