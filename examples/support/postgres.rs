@@ -211,6 +211,14 @@ impl Cluster {
         server.start().await
     }
 
+    /// Restarts a server at another address, as a pod that is rescheduled gets one.
+    pub(crate) async fn readdress(&mut self, number: usize) -> Result<()> {
+        let server = &mut self.servers[number];
+        server.stop().await?;
+        server.listen_at(self.network.address(20 + number));
+        server.start().await
+    }
+
     /// Replaces a server by an empty primary of another cluster, at the same address.
     pub(crate) async fn rebuild(&mut self, number: usize) -> Result<()> {
         let server = &mut self.servers[number];

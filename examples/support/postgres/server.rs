@@ -111,9 +111,8 @@ impl Server {
     pub(crate) async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let error = match self.session().await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = self.session().await else {
+                return Ok(());
             };
             if !self.is_running() || Instant::now() > deadline {
                 return Err(
@@ -122,6 +121,11 @@ impl Server {
             }
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Listens elsewhere from the next start on.
+    pub(super) fn listen_at(&mut self, addr: SocketAddr) {
+        self.addr = addr;
     }
 
     /// A fast shutdown: sessions are told 57P01, standbys get all that was written.

@@ -49,14 +49,31 @@ impl Session {
         Ok(())
     }
 
-    /// The first column of the first row, as text.
-    pub(crate) async fn text(&self, query: &str) -> Result<String> {
+    /// The first row, as text.
+    pub(crate) async fn row(&self, query: &str) -> Result<Vec<Option<String>>> {
         let answer = timeout(ANSWERS, self.client.simple_query(query)).await??;
         let row = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
+            SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        Ok(row.ok_or("no row")?.to_owned())
+        let row = row.ok_or("no row")?;
+        Ok((0..row.len())
+            .map(|i| row.get(i).map(str::to_owned))
+            .collect())
+    }
+
+    /// The first column of the first row, as text.
+    pub(crate) async fn text(&self, query: &str) -> Result<String> {
+        let mut row = self.row(query).await?;
+        Ok(row.swap_remove(0).ok_or("the answer is NULL")?)
+    }
+
+    /// Completes when the connection ends.
+    pub(crate) async fn ended(&mut self) {
+        if !self.connection.is_finished() {
+            // However it does.
+            let _ = (&mut self.connection).await;
+        }
     }
 
     /// Asks until the answer is true.
