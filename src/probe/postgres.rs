@@ -59,7 +59,7 @@ pub use session::PostgresSession;
 /// # What it tells
 ///
 /// - The role. Servers since version 14 report it unasked, so that a question is one empty round (a `Sync` of
-///   5 bytes, some 20 microseconds of the server's time). Older ones are asked with a statement.
+///   5 bytes, some 10 microseconds of the server's time). Older ones are asked with a statement.
 /// - The timeline of a primary as its [`Term`](crate::Term), at once after a promotion. A replica's is not told: what it
 ///   knows of it is old.
 /// - The system identifier as its [`Lineage`](crate::Lineage).
