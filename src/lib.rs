@@ -90,6 +90,8 @@ mod probe;
 mod set;
 
 mod policy;
+#[cfg_attr(not(test), expect(dead_code, reason = "the registry embeds it next"))]
+pub mod primary;
 pub mod registry;
 
 mod balancer;
@@ -122,6 +124,7 @@ pub use policy::{
     First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
     RoundRobin, policy_fn,
 };
+pub use primary::OnConflict;
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
 };
