@@ -110,7 +110,7 @@ mod pools;
 
 pub use balancer::{
     Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
-    PrimaryChanges, PrimaryView, Writer,
+    PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use builder::Builder;
 #[cfg(feature = "reqwest")]
@@ -123,8 +123,8 @@ pub use hint::Hint;
 #[cfg(feature = "http")]
 pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
 pub use policy::{
-    First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
-    policy_fn,
+    First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
+    RoundRobin, policy_fn,
 };
 #[cfg(feature = "tokio-postgres")]
 pub use pools::{PgClient, PgConnectError, PgConnector, PgTls};
@@ -133,6 +133,8 @@ pub use pools::{SqlxPool, SqlxPrimary};
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
 };
+#[cfg(feature = "postgres")]
+pub use probe::{Postgres, PostgresAlive, PostgresSession};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
