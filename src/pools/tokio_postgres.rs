@@ -17,6 +17,7 @@ use crate::{
     backoff::full_jitter,
     balancer::{PrimaryView, Writer},
     draw::unit,
+    hint::Hint,
 };
 
 mod client;
@@ -143,19 +144,21 @@ impl<T: PgTls> PgConnector<T> {
     /// The same with another configuration, and with the task that drives the connection.
     pub(super) async fn connect_as(&self, config: &Config) -> Result<Connected, PgConnectError> {
         let until = Instant::now() + self.within;
-        let mut failures = 0;
+        let (mut left, mut failures) = (self.within, 0);
         let mut failed = None;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
             let writer = match self.primary.wait(left).await {
-                Ok(writer) if !left.is_zero() => writer,
-                Ok(writer) => return Err(failed.unwrap_or_else(|| self.timed_out(&writer))),
+                Ok(writer) => writer,
                 Err(error) => return Err(PgConnectError::NoPrimary(error)),
             };
             let error = match timeout_at(until, self.attempt(&writer, config)).await {
                 Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => error,
-                Err(_) => self.timed_out(&writer),
+                Err(_) => {
+                    writer.report(Hint::Connection);
+                    // What failed before says more.
+                    return Err(failed.unwrap_or_else(|| self.timed_out(&writer)));
+                }
             };
             if let Some(hint) = error.hint() {
                 writer.report(hint);
@@ -173,6 +176,7 @@ impl<T: PgTls> PgConnector<T> {
                 }
             })
             .await;
+            left = until.saturating_duration_since(Instant::now());
         }
     }
 

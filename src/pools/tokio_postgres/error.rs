@@ -45,8 +45,11 @@ impl PgConnectError {
         match self {
             Self::Postgres { error, .. } => hint(error),
             Self::Standby(_) => Some(Hint::NotPrimary),
-            Self::Closed(_) | Self::TimedOut { .. } => Some(Hint::Connection),
-            Self::Config(_) | Self::Fenced(_) | Self::NoPrimary(_) => None,
+            Self::Closed(_)
+            | Self::Config(_)
+            | Self::Fenced(_)
+            | Self::NoPrimary(_)
+            | Self::TimedOut { .. } => None,
         }
     }
 
