@@ -120,7 +120,8 @@ pub use policy::{
     policy_fn,
 };
 pub use probe::{
-    Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
+    Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Redis, RedisSession,
+    Role, Term, probe_fn,
 };
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]

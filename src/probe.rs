@@ -11,9 +11,11 @@ use crate::endpoint::Endpoint;
 
 mod error;
 mod observation;
+mod redis;
 
 pub use error::{ProbeError, ProbeFailure};
 pub use observation::{Authority, Lineage, Observation, Role, Term};
+pub use redis::{Redis, RedisSession};
 
 /// Observes the role of an endpoint.
 ///
