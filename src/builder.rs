@@ -57,6 +57,7 @@ impl Balancer<()> {
                 initial_timeout: Duration::from_secs(10),
                 wait_when_empty: Duration::ZERO,
                 max_attempts: 5,
+                is_probed: false,
             },
         }
     }
@@ -73,7 +74,9 @@ impl Builder {
     /// [`Replica`](crate::Replica). Default: none, all roles unknown.
     pub fn probe(mut self, probe: impl Probe) -> Self {
         let probe: Arc<dyn Prober> = Arc::new(probe);
-        self.config.claim_lease = Some(probe.lease());
+        let (interval, timeout) = (probe.interval(), probe.timeout());
+        self.config.claim_lease = Some(interval.saturating_mul(12) / 5 + timeout.saturating_mul(3));
+        self.settings.is_probed = true;
         self.prober = Some(probe);
         self
     }
@@ -206,7 +209,8 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let signals = Arc::new(Signals::default());
+        let (signals, hints) = Signals::new();
+        let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
@@ -227,6 +231,7 @@ impl Builder {
             registry,
             Arc::downgrade(&shared),
             signals,
+            hints,
         );
         (Balancer::new(shared, Arc::clone(&self.policy)), driver)
     }

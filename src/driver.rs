@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::{
-    balancer::{Shared, Signals},
+    balancer::{Reported, Serving, Shared, Signals},
     registry::{NewService, Published, Registry},
     resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
 };
@@ -64,6 +67,7 @@ impl Driver {
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
+        hints: mpsc::Receiver<Reported>,
     ) -> Self {
         let probing = Probing::new(prober);
         let outage = Outage::default();
@@ -71,8 +75,10 @@ impl Driver {
             registry,
             shared,
             signals,
+            hints,
             probing,
             outage,
+            serving: Serving::default(),
         };
         Self {
             run: Box::pin(loops.run(source)),
@@ -98,8 +104,10 @@ struct Loop<N: NewService> {
     registry: Registry<N>,
     shared: Weak<Shared<N::Service>>,
     signals: Arc<Signals>,
+    hints: mpsc::Receiver<Reported>,
     probing: Probing,
     outage: Outage,
+    serving: Serving,
 }
 
 impl<N: NewService> Loop<N> {
@@ -110,7 +118,14 @@ impl<N: NewService> Loop<N> {
                 self.registry.on_asked(Instant::now());
                 question = Some(source.ask());
             }
-            let deadline = self.registry.next_deadline();
+            let turns = self
+                .shared
+                .upgrade()
+                .and_then(|shared| self.serving.deadline(shared.waiters()));
+            let deadline = [self.registry.next_deadline(), turns]
+                .into_iter()
+                .flatten()
+                .min();
             let alarm = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -134,6 +149,9 @@ impl<N: NewService> Loop<N> {
                 () = self.signals.notify.notified() => self.on_signal(),
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
+                }
+                Some(reported) = self.hints.recv() => {
+                    self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
             }
             self.publish();
@@ -162,6 +180,15 @@ impl<N: NewService> Loop<N> {
         shared.publish(
             published.map(Published::into_snapshot),
             self.registry.status(),
+        );
+        if let Some(at) = self.registry.confirmed_at() {
+            shared.confirm(at);
+        }
+        shared.observed();
+        self.serving.serve(
+            Instant::now(),
+            shared.waiters(),
+            self.registry.has_primary(),
         );
         // Now that no new pick finds those that left.
         self.registry.tell_services();

@@ -83,13 +83,35 @@ where
     F: Fn(&Endpoint) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Observation, ProbeError>> + Send,
 {
-    ProbeFn { observe }
+    ProbeFn {
+        observe,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+    }
 }
 
 /// The probe that [`probe_fn`] makes.
 #[derive(Clone, Copy)]
 pub struct ProbeFn<F> {
     observe: F,
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl<F> ProbeFn<F> {
+    /// The time between two calls. Default 1 s, for a closure that connects each time.
+    #[must_use]
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// The most that one call may take. Default 500 ms.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
 }
 
 impl<F, Fut> Probe for ProbeFn<F>
@@ -109,6 +131,14 @@ where
         _: &mut (),
     ) -> impl Future<Output = Result<Observation, ProbeError>> + Send {
         (self.observe)(endpoint)
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 

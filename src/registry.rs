@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::{
     eject::Update,
     endpoint::Endpoint,
+    hint::Hint,
     probe::{Observation, ProbeError, Role},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position},
@@ -185,6 +186,22 @@ impl<N: NewService> Registry<N> {
         }
     }
 
+    /// An error of the application's own driver hints at something: of this endpoint, on a connection
+    /// that was stamped with this epoch.
+    pub(crate) fn on_hint(&mut self, now: Instant, from: Option<(u64, u64)>, hint: Hint) {
+        let _ = (now, from, hint);
+    }
+
+    /// Whether a primary is accepted.
+    pub(crate) fn has_primary(&self) -> bool {
+        self.sizes[Position::Primary as usize] > 0
+    }
+
+    /// When it was last proved to be it.
+    pub(crate) fn confirmed_at(&self) -> Option<Instant> {
+        self.roles.confirmed_at()
+    }
+
     /// Time passed: ends waits, lingers, ejections, claims and staleness that are due.
     pub fn on_tick(&mut self, now: Instant) {
         if let Some(lease) = self.config.claim_lease {
@@ -236,7 +253,10 @@ impl<N: NewService> Registry<N> {
         }
         Some(Published {
             snapshot: Snapshot {
-                set: Arc::new(EndpointSet::from_groups(endpoints, sizes, self.generation)),
+                set: Arc::new(
+                    EndpointSet::from_groups(endpoints, sizes, self.generation)
+                        .under(self.roles.reign()),
+                ),
                 services: services.into(),
             },
             added: mem::take(&mut self.added),

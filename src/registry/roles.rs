@@ -7,7 +7,10 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::probe::{Observation, ProbeError, Role, Term};
+use crate::{
+    probe::{Observation, ProbeError, Role, Term},
+    set::Reign,
+};
 
 /// So many passing probe failures in a row end what was observed. One lost packet does not.
 const FALL: u32 = 2;
@@ -20,6 +23,9 @@ pub(super) struct Roles {
     max_term: Option<Term>,
     /// The endpoint whose claim is accepted.
     primary: Option<u64>,
+    reign: Reign,
+    /// The claim accepted last.
+    last: Option<(u64, Option<Term>)>,
 }
 
 /// What the probe last said of one endpoint.
@@ -102,7 +108,32 @@ impl Roles {
         self.claims.get(&id).map_or(Role::Unknown, Claim::role)
     }
 
+    pub(super) fn confirmed_at(&self) -> Option<Instant> {
+        let claim = self.claims.get(&self.primary?)?;
+        claim.seen.as_ref().map(|(_, at)| *at)
+    }
+
+    pub(super) fn reign(&self) -> Reign {
+        self.reign
+    }
+
     fn accept(&mut self) {
+        let before = self.primary;
+        self.choose();
+        let claimed = |id| self.claims.get(&id).and_then(|claim| claim.claimed);
+        let now = self.primary.map(|id| (id, claimed(id)));
+        if before.is_some() && before != self.primary {
+            self.reign.epoch += 1;
+        }
+        if let Some((_, term)) = now.filter(|_| now != self.last) {
+            self.reign.generation += 1;
+            self.reign.epoch += 1;
+            self.reign.term = term;
+            self.last = now;
+        }
+    }
+
+    fn choose(&mut self) {
         let claims = || {
             self.claims
                 .iter()
