@@ -72,7 +72,7 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`. `redis`: `RedisPrimary`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -104,6 +104,9 @@ mod http;
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod clients;
 
+#[cfg(feature = "redis")]
+mod pools;
+
 pub use balancer::{
     Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
     PrimaryChanges, PrimaryView, Writer, Written,
@@ -122,6 +125,8 @@ pub use policy::{
     First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
     RoundRobin, policy_fn,
 };
+#[cfg(feature = "redis")]
+pub use pools::RedisPrimary;
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Redis, RedisSession,
     Role, Term, probe_fn,
