@@ -119,9 +119,11 @@ pub use policy::{
     First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
     policy_fn,
 };
+pub use probe::{All, Authoritative, Confirm, FirstOf, all, authority, first};
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
 };
+pub use probe::{ByName, ByOrdinal, HttpStatus, Patroni, PatroniCluster, Tcp};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
