@@ -19,13 +19,18 @@ use crate::{
 mod changes;
 mod error;
 mod pick;
+mod primary;
+mod reading;
 mod shared;
 mod view;
 
 pub use changes::{Change, Changes};
 pub use error::PickError;
 pub use pick::{Pick, Pod};
-pub(crate) use shared::{Settings, Shared, Signals, Wait};
+pub(crate) use primary::Serving;
+pub use primary::{Fenced, NoPrimary, NoPrimaryKind, PrimaryChanges, PrimaryView, Writer};
+pub use reading::Written;
+pub(crate) use shared::{Reported, Settings, Shared, Signals, Wait};
 
 /// A load-balanced service: cheap to clone, used from any thread.
 ///

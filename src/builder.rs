@@ -9,6 +9,7 @@ use crate::{
     driver::{Driver, Prober, Source},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
+    primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, FOREVER, NewService, Registry},
     resolve::Resolve,
@@ -57,6 +58,7 @@ impl Balancer<()> {
                 initial_timeout: Duration::from_secs(10),
                 wait_when_empty: Duration::ZERO,
                 max_attempts: 5,
+                is_probed: false,
             },
         }
     }
@@ -73,8 +75,17 @@ impl Builder {
     /// [`Replica`](crate::Replica). Default: none, all roles unknown.
     pub fn probe(mut self, probe: impl Probe) -> Self {
         let probe: Arc<dyn Prober> = Arc::new(probe);
-        self.config.claim_lease = Some(probe.lease());
+        self.config.probe_interval = Some(probe.interval());
+        self.config.probe_timeout = probe.timeout();
+        self.settings.is_probed = true;
         self.prober = Some(probe);
+        self
+    }
+
+    /// Whom to believe of two that both say they are the primary, where nothing tells who came later. Default:
+    /// [`OnConflict::PreferIncumbent`], for a switch that cannot be justified costs more than none.
+    pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
+        self.config.on_conflict = on_conflict;
         self
     }
 
@@ -206,7 +217,8 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let signals = Arc::new(Signals::default());
+        let (signals, hints) = Signals::new();
+        let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
         let registry = Registry::new(
@@ -227,6 +239,7 @@ impl Builder {
             registry,
             Arc::downgrade(&shared),
             signals,
+            hints,
         );
         (Balancer::new(shared, Arc::clone(&self.policy)), driver)
     }

@@ -77,6 +77,11 @@ impl fmt::Debug for Draw {
     }
 }
 
+/// A number from 0 up to 1, from the thread's generator.
+pub(crate) fn unit() -> f64 {
+    f64::from(thread_bits() as u32) / (f64::from(u32::MAX) + 1.0)
+}
+
 /// Maps 32 random bits to `0..n` by multiply and shift (Lemire: "Fast random integer generation in an interval", 2019).
 ///
 /// Without its rejection step: for a million endpoints the bias is below 0.03 %, for ten below 1 in 10^8.

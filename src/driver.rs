@@ -9,10 +9,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::{
-    balancer::{Shared, Signals},
+    balancer::{Reported, Serving, Shared, Signals},
+    primary::Probes,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
 };
@@ -64,6 +68,7 @@ impl Driver {
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
+        hints: mpsc::Receiver<Reported>,
     ) -> Self {
         let probing = Probing::new(prober);
         let outage = Outage::default();
@@ -71,8 +76,10 @@ impl Driver {
             registry,
             shared,
             signals,
+            hints,
             probing,
             outage,
+            serving: Serving::default(),
         };
         Self {
             run: Box::pin(loops.run(source)),
@@ -98,8 +105,10 @@ struct Loop<N: NewService> {
     registry: Registry<N>,
     shared: Weak<Shared<N::Service>>,
     signals: Arc<Signals>,
+    hints: mpsc::Receiver<Reported>,
     probing: Probing,
     outage: Outage,
+    serving: Serving,
 }
 
 impl<N: NewService> Loop<N> {
@@ -110,7 +119,14 @@ impl<N: NewService> Loop<N> {
                 self.registry.on_asked(Instant::now());
                 question = Some(source.ask());
             }
-            let deadline = self.registry.next_deadline();
+            let turns = self
+                .shared
+                .upgrade()
+                .and_then(|shared| self.serving.deadline(shared.waiters()));
+            let deadline = [self.registry.next_deadline(), turns]
+                .into_iter()
+                .flatten()
+                .min();
             let alarm = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -135,8 +151,12 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                Some(reported) = self.hints.recv() => {
+                    self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
+                }
             }
             self.publish();
+            self.direct();
         }
     }
 
@@ -147,6 +167,24 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.alarm.swap(false, Relaxed) {
             self.registry.on_alarm(now);
+        }
+        if self.signals.forget_term.swap(false, Relaxed) {
+            self.registry.forget_term(now);
+        }
+    }
+
+    /// What the registry wants of the probes.
+    fn direct(&mut self) {
+        let now = Instant::now();
+        let pace = self.registry.fast_pace(now).unwrap_or_default();
+        self.probing.set_pace(pace);
+        match self.registry.take_probes(now) {
+            Some(Probes::All) => self.probing.ask_all(),
+            Some(Probes::These(ids)) => ids.into_iter().for_each(|id| self.probing.ask(id)),
+            None => {}
+        }
+        for event in self.registry.take_events() {
+            events::primary(self.registry.status().service(), &event);
         }
     }
 
@@ -163,6 +201,12 @@ impl<N: NewService> Loop<N> {
             published.map(Published::into_snapshot),
             self.registry.status(),
         );
+        if let Some(at) = self.registry.confirmed_at() {
+            shared.confirm(at);
+        }
+        shared.observed();
+        self.serving
+            .serve(Instant::now(), shared.waiters(), shared.has_primary());
         // Now that no new pick finds those that left.
         self.registry.tell_services();
     }

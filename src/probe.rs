@@ -17,6 +17,9 @@ mod name;
 mod observation;
 mod ordinal;
 mod patroni;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod redis;
 mod tcp;
 
 pub use combine::{All, Authoritative, Confirm, FirstOf, all, authority, first};
@@ -26,6 +29,9 @@ pub use name::ByName;
 pub use observation::{Authority, Lineage, Observation, Role, Term};
 pub use ordinal::ByOrdinal;
 pub use patroni::{Patroni, PatroniCluster};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresAlive, PostgresSession};
+pub use redis::{Redis, RedisSession};
 pub use tcp::Tcp;
 
 /// Observes the role of an endpoint.
@@ -94,13 +100,35 @@ where
     F: Fn(&Endpoint) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Observation, ProbeError>> + Send,
 {
-    ProbeFn { observe }
+    ProbeFn {
+        observe,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+    }
 }
 
 /// The probe that [`probe_fn`] makes.
 #[derive(Clone, Copy)]
 pub struct ProbeFn<F> {
     observe: F,
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl<F> ProbeFn<F> {
+    /// The time between two calls. Default 1 s, for a closure that connects each time.
+    #[must_use]
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// The most that one call may take. Default 500 ms.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
 }
 
 impl<F, Fut> Probe for ProbeFn<F>
@@ -120,6 +148,14 @@ where
         _: &mut (),
     ) -> impl Future<Output = Result<Observation, ProbeError>> + Send {
         (self.observe)(endpoint)
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 

@@ -12,7 +12,10 @@ use std::{fmt, iter, ops::Range, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::endpoint::{Address, Endpoint};
+use crate::{
+    endpoint::{Address, Endpoint},
+    probe::Term,
+};
 
 /// The group of an endpoint in its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +68,18 @@ pub struct EndpointSet {
     /// Where each position ends, in the order of [`Position`].
     ends: [usize; Position::COUNT],
     generation: u64,
+    reign: Reign,
+}
+
+/// Of which accepted primary this set knows. Both numbers grow only, also while there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reign {
+    /// Counts the accepted primaries: pairs of endpoint and term.
+    pub(crate) generation: u64,
+    /// Moves with each new generation and with each loss of a primary. Connections are stamped with it.
+    pub(crate) epoch: u64,
+    /// The term of the last accepted claim.
+    pub(crate) term: Option<Term>,
 }
 
 impl EndpointSet {
@@ -84,7 +99,24 @@ impl EndpointSet {
             endpoints: endpoints.into(),
             ends,
             generation,
+            reign: Reign::default(),
         }
+    }
+
+    /// The same, under this reign.
+    pub(crate) fn under(mut self, reign: Reign) -> Self {
+        self.reign = reign;
+        self
+    }
+
+    pub(crate) fn reign(&self) -> Reign {
+        self.reign
+    }
+
+    /// The index of the accepted primary.
+    #[inline]
+    pub(crate) fn primary(&self) -> Option<usize> {
+        (self.ends[Position::Primary as usize] > 0).then_some(0)
     }
 
     /// A set outside any balancer, to test a policy with: all endpoints available, roles unknown.
@@ -201,6 +233,9 @@ impl fmt::Display for EndpointSet {
         Ok(())
     }
 }
+
+/// More replicas than any database has that a policy with a bound is used for.
+const ON_STACK: usize = 32;
 
 /// What a policy picks from: a view of a set that narrows.
 ///
@@ -332,6 +367,43 @@ impl<'a> Candidates<'a> {
     pub(crate) fn with_key(mut self, key: Option<u64>) -> Self {
         self.key = key;
         self
+    }
+
+    /// What `policy` picks of those that `fits` holds for.
+    ///
+    /// Asks it first and looks at what it picked: while all fit, that is one look. Allocates only where
+    /// some do not fit among more than `ON_STACK`.
+    pub(crate) fn fitting(
+        self,
+        fits: impl Fn(&Endpoint) -> bool,
+        policy: impl Fn(Candidates<'_>) -> Option<usize>,
+    ) -> Option<Choice<'a>> {
+        let of = |index| Choice {
+            set: self.set,
+            index,
+        };
+        let picked = policy(self).map(of)?;
+        if fits(picked.endpoint()) {
+            return Some(picked);
+        }
+        let unfit = |index: &usize| !fits(&self.set.endpoints[*index]);
+        let out = (self.start..self.end)
+            .filter(|index| self.excluded.binary_search(index).is_ok() || unfit(index));
+        let (mut few, mut many) = ([0; ON_STACK], Vec::new());
+        let excluded = if self.span() <= ON_STACK {
+            let count = iter::zip(&mut few, out)
+                .map(|(to, index)| *to = index)
+                .count();
+            &few[..count]
+        } else {
+            many.extend(out);
+            &many
+        };
+        let rest = Candidates { excluded, ..self };
+        if rest.is_empty() {
+            return None;
+        }
+        policy(rest).map(of)
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.

@@ -11,11 +11,18 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
-use super::PickError;
+use super::{
+    PickError,
+    primary::{Epochs, Waiters},
+};
 use crate::{
     endpoint::Endpoint,
+    hint::Hint,
     registry::{Snapshot, Status},
     set::EndpointSet,
 };
@@ -27,6 +34,11 @@ pub(crate) struct Shared<S> {
     pub(super) status: ArcSwap<Status>,
     /// Wakes those who wait for a set or follow its changes.
     pub(super) changed: watch::Sender<Arc<EndpointSet>>,
+    /// The epoch of the newest snapshot, for connections that were stamped with an older one.
+    pub(super) epochs: Epochs,
+    pub(super) waiters: Waiters,
+    /// Wakes those who wait for a replica to come as far as they need.
+    pub(super) observed: Notify,
     pub(super) signals: Arc<Signals>,
     pub(super) settings: Settings,
 }
@@ -35,13 +47,31 @@ pub(crate) struct Shared<S> {
 pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<(), PickError>> + Send>>;
 
 /// What the driver is told by requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Signals {
     pub(crate) notify: Notify,
     /// Somebody doubts the set.
     pub(crate) refresh: AtomicBool,
     /// A connect failed, or succeeded again.
     pub(crate) alarm: AtomicBool,
+    /// An operator restored the data.
+    pub(crate) forget_term: AtomicBool,
+    /// What errors of the application's drivers hint at. A few are enough: each makes probes look.
+    hints: mpsc::Sender<Reported>,
+}
+
+/// A hint, and whose error it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reported {
+    pub(crate) from: Option<Stamp>,
+    pub(crate) hint: Hint,
+}
+
+/// To whom a connection was made, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) endpoint: u64,
+    pub(crate) epoch: u64,
 }
 
 /// How requests behave. Defaults and reasons: [`Builder`](crate::Builder).
@@ -50,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) initial_timeout: Duration,
     pub(crate) wait_when_empty: Duration,
     pub(crate) max_attempts: usize,
+    /// Whether anybody asks who the primary is.
+    pub(crate) is_probed: bool,
 }
 
 impl<S> Shared<S> {
@@ -59,6 +91,9 @@ impl<S> Shared<S> {
             changed: watch::Sender::new(Arc::clone(snapshot.set())),
             snapshot: ArcSwap::from_pointee(snapshot),
             status: ArcSwap::from_pointee(status),
+            epochs: Epochs::default(),
+            waiters: Waiters::default(),
+            observed: Notify::new(),
             signals,
             settings,
         }
@@ -71,6 +106,8 @@ impl<S> Shared<S> {
         let set = snapshot.map(|snapshot| {
             let set = Arc::clone(snapshot.set());
             self.snapshot.store(Arc::new(snapshot));
+            // After the snapshot: who has read the newer one is never told that it is lost.
+            self.epochs.store(set.reign().epoch);
             set
         });
         let before = self.status.load();
@@ -88,6 +125,26 @@ impl<S> Shared<S> {
         }
     }
 
+    /// Whether a primary is accepted.
+    pub(crate) fn has_primary(&self) -> bool {
+        self.snapshot.load().set().primary().is_some()
+    }
+
+    /// The accepted primary was proved to be it.
+    pub(crate) fn confirm(&self, at: Instant) {
+        self.epochs.confirm(at);
+    }
+
+    /// A probe saw something.
+    pub(crate) fn observed(&self) {
+        self.observed.notify_waiters();
+    }
+
+    /// Those who wait for a primary.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
     /// Lets those who wait look again.
     fn wake(&self) {
         self.changed.send_modify(|_| {});
@@ -97,6 +154,9 @@ impl<S> Shared<S> {
     pub(crate) fn close(&self) {
         let status = Status::clone(&self.status.load());
         self.status.store(Arc::new(status.close()));
+        // Nobody observes any more, and a claim that nobody renews is none.
+        self.epochs.close();
+        self.waiters.close();
         self.wake();
     }
 
@@ -123,6 +183,25 @@ impl<S> Drop for Shared<S> {
 }
 
 impl Signals {
+    /// With what the driver receives hints from.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Reported>) {
+        let (hints, receiver) = mpsc::channel(16);
+        let signals = Self {
+            notify: Notify::new(),
+            refresh: AtomicBool::new(false),
+            alarm: AtomicBool::new(false),
+            forget_term: AtomicBool::new(false),
+            hints,
+        };
+        (signals, receiver)
+    }
+
+    /// An error of the application's driver hints at something. Who reports never waits: with so many
+    /// hints unread, one more says nothing new.
+    pub(crate) fn hint(&self, from: Option<Stamp>, hint: Hint) {
+        let _ = self.hints.try_send(Reported { from, hint });
+    }
+
     /// A connect to the endpoint failed.
     pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
         endpoint.refused();
@@ -134,6 +213,12 @@ impl Signals {
         if endpoint.connected() {
             self.alarm();
         }
+    }
+
+    /// Lower terms are right from now on.
+    pub(crate) fn forget_term(&self) {
+        self.forget_term.store(true, Relaxed);
+        self.notify.notify_one();
     }
 
     /// Somebody doubts the set.

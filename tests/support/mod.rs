@@ -20,6 +20,7 @@ use std::{
 pub mod dns_server;
 pub mod log;
 pub mod pod;
+pub mod roles;
 pub mod script;
 
 /// A resolv.conf of the test's own; removed at the end.
