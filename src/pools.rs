@@ -9,6 +9,8 @@ mod bb8;
 mod deadpool;
 #[cfg(feature = "tokio-postgres")]
 mod pace;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "tokio-postgres", feature = "sqlx"))]
 mod sqlstate;
 #[cfg(feature = "sqlx")]
@@ -16,6 +18,8 @@ mod sqlx;
 #[cfg(feature = "tokio-postgres")]
 mod tokio_postgres;
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisPrimary;
 #[cfg(feature = "sqlx")]
 pub use self::sqlx::{SqlxPool, SqlxPrimary};
 #[cfg(feature = "tokio-postgres")]

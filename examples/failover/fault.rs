@@ -152,6 +152,11 @@ impl Fault {
         )
     }
 
+    /// Whether a program that writes must not notice.
+    pub(crate) fn is_unnoticed(self) -> bool {
+        matches!(self, Self::Saturate | Self::Probekill | Self::Lagstop)
+    }
+
     /// Whether the pods stand behind relays.
     pub(crate) fn is_relayed(self) -> bool {
         self == Self::Blackhole
@@ -247,7 +252,7 @@ impl Fault {
             }
             Self::Saturate => {
                 stage.note("pg-0: no connection left, none for the probe either");
-                let held = stage.cluster.server(0).saturate("probe_trust").await?;
+                let held = stage.cluster.server(0).saturate("probe").await?;
                 stage.note("pg-0: full");
                 sleep(Duration::from_secs(3)).await;
                 drop(held);
@@ -258,7 +263,7 @@ impl Fault {
                 for _ in 0..5 {
                     stage.note("all: the probe's session is ended");
                     for server in stage.cluster.servers() {
-                        server.terminate("probe_trust").await?;
+                        server.terminate("probe").await?;
                     }
                     sleep(Duration::from_millis(400)).await;
                 }
