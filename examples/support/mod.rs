@@ -13,6 +13,8 @@ pub(crate) mod load;
 pub(crate) mod observer;
 mod outcome;
 pub(crate) mod pod;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
