@@ -1,6 +1,6 @@
 //! `RedisPrimary`: where commands go, and what becomes of them.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, time::Duration};
 
 use headless_lb::{Balancer, Fenced, Fixed, NoPrimary, Redis, RedisPrimary, Tls};
 use redis::{
@@ -24,8 +24,14 @@ fn handle(balancer: &Balancer) -> RedisPrimary {
 
 /// The cause of ours that an error carries.
 fn cause<E: Error + 'static>(error: &RedisError) -> Option<&E> {
-    let error = error.source()?.downcast_ref::<io::Error>()?;
-    error.get_ref()?.downcast_ref()
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(cause) = error.downcast_ref() {
+            return Some(cause);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Whether a server has this key.
