@@ -248,6 +248,7 @@ impl Fault {
                 let writable = truth.writable().await?;
                 stage.note("pg-1 and pg-2: promoted, both");
                 stage.story.writable = Some(writable);
+                stage.story.truth.push((writable, '?'));
                 Ok(())
             }
             Self::Saturate => {

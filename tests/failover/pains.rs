@@ -163,6 +163,26 @@ async fn t05_of_two_primaries_only_the_newer_gets_anything() {
 }
 
 #[tokio::test]
+async fn a_primary_that_is_lost_and_returns_is_told_to_those_who_follow() {
+    let db = Db::start().await;
+    let mut changes = db.balancer.primary().subscribe();
+    let first = changes.next().await.unwrap().unwrap();
+    db.cluster.server(0).kill_backend().await.unwrap();
+    let again = async {
+        loop {
+            if let Ok(primary) = changes.next().await.unwrap()
+                && primary.epoch() > first.epoch()
+            {
+                return primary;
+            }
+        }
+    };
+    let again = timeout(PATIENCE, again).await.expect("told");
+    assert_eq!(again.addr(), first.addr());
+    assert_eq!(again.generation(), first.generation());
+}
+
+#[tokio::test]
 async fn t06_no_default_believes_in_the_ordinal() {
     let mut cluster = Cluster::start().await.unwrap();
     let dns = ClusterDns::start().await.unwrap();
