@@ -13,6 +13,8 @@ pub(crate) mod load;
 pub(crate) mod observer;
 mod outcome;
 pub(crate) mod pod;
+#[cfg(feature = "tokio-postgres")]
+pub(crate) mod postgres;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
