@@ -20,6 +20,7 @@ mod changes;
 mod error;
 mod pick;
 mod primary;
+mod reading;
 mod shared;
 mod view;
 
@@ -28,6 +29,7 @@ pub use error::PickError;
 pub use pick::{Pick, Pod};
 pub(crate) use primary::Serving;
 pub use primary::{Fenced, NoPrimary, NoPrimaryKind, PrimaryChanges, PrimaryView, Writer};
+pub use reading::Written;
 pub(crate) use shared::{Reported, Settings, Shared, Signals, Wait};
 
 /// A load-balanced service: cheap to clone, used from any thread.

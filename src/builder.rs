@@ -74,7 +74,8 @@ impl Builder {
     /// [`Replica`](crate::Replica). Default: none, all roles unknown.
     pub fn probe(mut self, probe: impl Probe) -> Self {
         let probe: Arc<dyn Prober> = Arc::new(probe);
-        self.config.claim_lease = Some(probe.lease());
+        let (interval, timeout) = (probe.interval(), probe.timeout());
+        self.config.claim_lease = Some(interval.saturating_mul(12) / 5 + timeout.saturating_mul(3));
         self.settings.is_probed = true;
         self.prober = Some(probe);
         self

@@ -184,6 +184,7 @@ impl<N: NewService> Loop<N> {
         if let Some(at) = self.registry.confirmed_at() {
             shared.confirm(at);
         }
+        shared.observed();
         self.serving.serve(
             Instant::now(),
             shared.waiters(),

@@ -205,6 +205,12 @@ impl Endpoint {
         known(&self.replication.millis).map(Duration::from_millis)
     }
 
+    /// Whether this pod was seen to have its data up to this position.
+    pub(crate) fn has(&self, position: u64) -> bool {
+        self.want_position();
+        known(&self.replication.position).is_some_and(|seen| seen >= position)
+    }
+
     /// Whether somebody goes by this endpoint's lag: a probe to which a position costs something may look
     /// at it less often otherwise.
     pub fn wants_position(&self) -> bool {

@@ -106,7 +106,7 @@ mod clients;
 
 pub use balancer::{
     Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
-    PrimaryChanges, PrimaryView, Writer,
+    PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use builder::Builder;
 #[cfg(feature = "reqwest")]
@@ -119,8 +119,8 @@ pub use hint::Hint;
 #[cfg(feature = "http")]
 pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
 pub use policy::{
-    First, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica, RoundRobin,
-    policy_fn,
+    First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
+    RoundRobin, policy_fn,
 };
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,

@@ -16,12 +16,14 @@ use std::{fmt, sync::Arc};
 use crate::set::{Candidates, Choice};
 
 mod first;
+mod lag;
 mod least_request;
 mod random;
 mod role;
 mod round_robin;
 
 pub use first::First;
+pub use lag::FreshReplica;
 pub use least_request::LeastRequest;
 pub use random::Random;
 pub use role::{PreferReplica, Primary, Replica};

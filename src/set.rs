@@ -234,6 +234,9 @@ impl fmt::Display for EndpointSet {
     }
 }
 
+/// More replicas than any database has that a policy with a bound is used for.
+const ON_STACK: usize = 32;
+
 /// What a policy picks from: a view of a set that narrows.
 ///
 /// Copying it is free. Endpoints that this request already tried are not in it.
@@ -364,6 +367,43 @@ impl<'a> Candidates<'a> {
     pub(crate) fn with_key(mut self, key: Option<u64>) -> Self {
         self.key = key;
         self
+    }
+
+    /// What `policy` picks of those that `fits` holds for.
+    ///
+    /// Asks it first and looks at what it picked: while all fit, that is one look. Allocates only where
+    /// some do not fit among more than `ON_STACK`.
+    pub(crate) fn fitting(
+        self,
+        fits: impl Fn(&Endpoint) -> bool,
+        policy: impl Fn(Candidates<'_>) -> Option<usize>,
+    ) -> Option<Choice<'a>> {
+        let of = |index| Choice {
+            set: self.set,
+            index,
+        };
+        let picked = policy(self).map(of)?;
+        if fits(picked.endpoint()) {
+            return Some(picked);
+        }
+        let unfit = |index: &usize| !fits(&self.set.endpoints[*index]);
+        let out = (self.start..self.end)
+            .filter(|index| self.excluded.binary_search(index).is_ok() || unfit(index));
+        let (mut few, mut many) = ([0; ON_STACK], Vec::new());
+        let excluded = if self.span() <= ON_STACK {
+            let count = iter::zip(&mut few, out)
+                .map(|(to, index)| *to = index)
+                .count();
+            &few[..count]
+        } else {
+            many.extend(out);
+            &many
+        };
+        let rest = Candidates { excluded, ..self };
+        if rest.is_empty() {
+            return None;
+        }
+        policy(rest).map(of)
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.

@@ -37,6 +37,8 @@ pub(crate) struct Shared<S> {
     /// The epoch of the newest snapshot, for connections that were stamped with an older one.
     pub(super) epochs: Epochs,
     pub(super) waiters: Waiters,
+    /// Wakes those who wait for a replica to come as far as they need.
+    pub(super) observed: Notify,
     pub(super) signals: Arc<Signals>,
     pub(super) settings: Settings,
 }
@@ -89,6 +91,7 @@ impl<S> Shared<S> {
             status: ArcSwap::from_pointee(status),
             epochs: Epochs::default(),
             waiters: Waiters::default(),
+            observed: Notify::new(),
             signals,
             settings,
         }
@@ -123,6 +126,11 @@ impl<S> Shared<S> {
     /// The accepted primary was proved to be it.
     pub(crate) fn confirm(&self, at: Instant) {
         self.epochs.confirm(at);
+    }
+
+    /// A probe saw something.
+    pub(crate) fn observed(&self) {
+        self.observed.notify_waiters();
     }
 
     /// Those who wait for a primary.

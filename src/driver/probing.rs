@@ -1,6 +1,15 @@
 //! Probes of all endpoints, in parallel, inside the driver's own task.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt,
@@ -9,8 +18,8 @@ use futures_util::{
 };
 use rand::{RngExt, rngs::SmallRng};
 use tokio::{
-    sync::mpsc,
-    time::{error::Elapsed, sleep, timeout},
+    sync::{Notify, mpsc},
+    time::{Instant, error::Elapsed, sleep, sleep_until, timeout},
 };
 
 use super::BoxFuture;
@@ -29,65 +38,124 @@ pub(crate) trait Prober: Send + Sync + 'static {
     fn follow(
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
+        rhythm: Arc<Rhythm>,
         reports: mpsc::Sender<Report>,
     ) -> BoxFuture<'static, ()>;
 
-    /// How long an observation may stand without being renewed.
-    fn lease(&self) -> Duration;
+    /// The time between two questions while all is well.
+    fn interval(&self) -> Duration;
+
+    /// The most that a question may take.
+    fn timeout(&self) -> Duration;
 }
 
 impl<P: Probe> Prober for P {
     fn follow(
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
+        rhythm: Arc<Rhythm>,
         reports: mpsc::Sender<Report>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let mut rng: SmallRng = rand::make_rng();
-            while let Err(error) = session(&*self, &endpoint, &reports, &mut rng).await {
+            let mut watch = Watch {
+                probe: &*self,
+                endpoint: &endpoint,
+                rhythm: &rhythm,
+                rng: rand::make_rng(),
+            };
+            loop {
+                let mut answered = false;
+                let Err(error) = watch.session(&reports, &mut answered).await else {
+                    return;
+                };
+                // The end of a session proves nothing; whether another can be opened does.
+                let again = answered && error.failure() == ProbeFailure::Closed;
                 if reports.send((endpoint.id(), Err(error))).await.is_err() {
                     return;
                 }
-                sleep(spread(self.interval(), 0.8, 1.2, rng.random())).await;
+                if !again {
+                    watch.pause(std::future::pending()).await;
+                }
             }
         })
     }
 
-    fn lease(&self) -> Duration {
-        // Two intervals at their longest, and between them a question that is lost, a session that is
-        // opened anew, and its first question.
-        (self.interval().saturating_mul(12) / 5).saturating_add(self.timeout().saturating_mul(3))
+    fn interval(&self) -> Duration {
+        Probe::interval(self).max(FLOOR)
+    }
+
+    fn timeout(&self) -> Duration {
+        Probe::timeout(self)
     }
 }
 
-/// Opens a session and asks it again and again, until it fails (`Err`) or nobody listens (`Ok`).
-async fn session<P: Probe>(
-    probe: &P,
-    endpoint: &Endpoint,
-    reports: &mpsc::Sender<Report>,
-    rng: &mut SmallRng,
-) -> Result<(), ProbeError> {
-    let opened = timeout(probe.timeout(), probe.open(endpoint)).await;
-    let (mut session, mut seen) = opened.map_err(too_late)??;
-    loop {
-        let observation = match seen.take() {
-            Some(observation) => observation,
-            None => {
-                let asked = timeout(probe.timeout(), probe.observe(endpoint, &mut session)).await;
-                asked.map_err(too_late)??
-            }
+/// No node is asked more often, whatever signals and hints say.
+const FLOOR: Duration = Duration::from_millis(50);
+
+/// How often one endpoint is asked: written by the driver, read by its probe.
+#[derive(Debug, Default)]
+pub(crate) struct Rhythm {
+    /// Ask now.
+    now: Notify,
+    /// The milliseconds between two questions while something is in doubt; 0 while nothing is.
+    fast: AtomicU64,
+}
+
+/// The probe of one endpoint.
+struct Watch<'a, P> {
+    probe: &'a P,
+    endpoint: &'a Endpoint,
+    rhythm: &'a Rhythm,
+    rng: SmallRng,
+}
+
+impl<P: Probe> Watch<'_, P> {
+    /// Opens a session and asks it again and again, until it fails (`Err`) or nobody listens (`Ok`).
+    async fn session(
+        &mut self,
+        reports: &mpsc::Sender<Report>,
+        answered: &mut bool,
+    ) -> Result<(), ProbeError> {
+        let Self {
+            probe, endpoint, ..
+        } = *self;
+        let opening = async {
+            let (mut session, seen) = probe.open(endpoint).await?;
+            let seen = match seen {
+                Some(seen) => seen,
+                None => probe.observe(endpoint, &mut session).await?,
+            };
+            Ok((session, seen))
         };
-        if reports
-            .send((endpoint.id(), Ok(observation)))
-            .await
-            .is_err()
-        {
-            return Ok(());
+        // One limit on all of it: a stopped node's kernel still accepts connections.
+        let opened = timeout(probe.timeout(), opening).await;
+        let (mut session, mut seen) = opened.map_err(too_late)??;
+        loop {
+            if reports.send((endpoint.id(), Ok(seen))).await.is_err() {
+                return Ok(());
+            }
+            *answered = true;
+            self.pause(probe.signalled(&mut session)).await;
+            let asked = timeout(probe.timeout(), probe.observe(endpoint, &mut session)).await;
+            seen = asked.map_err(too_late)??;
         }
+    }
+
+    /// Waits until it is time to ask again: by the clock, by a signal of the session, or by a hint.
+    async fn pause(&mut self, signalled: impl Future<Output = ()>) {
+        let steady = self.probe.interval().max(FLOOR);
+        let time = match self.rhythm.fast.load(Relaxed) {
+            0 => steady,
+            fast => Duration::from_millis(fast).min(steady),
+        };
+        let start = Instant::now();
+        let time = spread(time, 0.8, 1.2, self.rng.random());
         tokio::select! {
-            () = sleep(spread(probe.interval(), 0.8, 1.2, rng.random())) => {}
-            () = probe.signalled(&mut session) => {}
+            () = sleep(time) => return,
+            () = signalled => {}
+            () = self.rhythm.now.notified() => {}
         }
+        sleep_until(start + FLOOR.min(time)).await;
     }
 }
 
@@ -100,7 +168,9 @@ pub(super) struct Probing {
     prober: Option<Arc<dyn Prober>>,
     running: FuturesUnordered<Abortable<BoxFuture<'static, ()>>>,
     /// By endpoint id.
-    handles: HashMap<u64, AbortHandle>,
+    handles: HashMap<u64, (AbortHandle, Arc<Rhythm>)>,
+    /// See [`Rhythm::fast`].
+    fast: Duration,
     sender: mpsc::Sender<Report>,
     reports: mpsc::Receiver<Report>,
 }
@@ -114,6 +184,7 @@ impl Probing {
             prober,
             running,
             handles,
+            fast: Duration::ZERO,
             sender,
             reports,
         }
@@ -126,13 +197,41 @@ impl Probing {
         for endpoint in set {
             let handle = gone.remove(&endpoint.id()).unwrap_or_else(|| {
                 let (handle, registration) = AbortHandle::new_pair();
-                let probe = Arc::clone(prober).follow(Arc::clone(endpoint), self.sender.clone());
+                let rhythm = Arc::new(Rhythm::default());
+                rhythm.set(self.fast);
+                let probe = Arc::clone(prober).follow(
+                    Arc::clone(endpoint),
+                    Arc::clone(&rhythm),
+                    self.sender.clone(),
+                );
                 self.running.push(Abortable::new(probe, registration));
-                handle
+                (handle, rhythm)
             });
             self.handles.insert(endpoint.id(), handle);
         }
-        gone.into_values().for_each(|handle| handle.abort());
+        gone.into_values().for_each(|(handle, _)| handle.abort());
+    }
+
+    /// From the next question on, asks so often; zero: as often as the probe says.
+    pub(super) fn set_pace(&mut self, fast: Duration) {
+        if fast != self.fast {
+            self.fast = fast;
+            let rhythms = self.handles.values();
+            rhythms.for_each(|(_, rhythm)| rhythm.set(fast));
+        }
+    }
+
+    /// Asks every endpoint now.
+    pub(super) fn ask_all(&self) {
+        let rhythms = self.handles.values();
+        rhythms.for_each(|(_, rhythm)| rhythm.now.notify_one());
+    }
+
+    /// Asks this endpoint now.
+    pub(super) fn ask(&self, id: u64) {
+        if let Some((_, rhythm)) = self.handles.get(&id) {
+            rhythm.now.notify_one();
+        }
     }
 
     /// The next report. Never completes without a probe.
@@ -153,6 +252,13 @@ impl Probing {
                 _ = ended => {}
             }
         }
+    }
+}
+
+impl Rhythm {
+    fn set(&self, fast: Duration) {
+        let millis = u64::try_from(fast.as_millis()).unwrap_or(u64::MAX);
+        self.fast.store(millis, Relaxed);
     }
 }
 

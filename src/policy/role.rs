@@ -24,9 +24,11 @@ impl Policy for Primary {
 ///
 /// ```
 /// use headless_lb::{LeastRequest, Replica};
+/// use std::time::Duration;
 ///
 /// let readers = Replica(LeastRequest::new());
-/// # let _ = readers;
+/// let fresh = Replica(LeastRequest::new()).max_lag(Duration::from_secs(1)).or_primary();
+/// # let _ = (readers, fresh);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(
