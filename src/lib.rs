@@ -125,6 +125,8 @@ pub use policy::{
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Role, Term, probe_fn,
 };
+#[cfg(feature = "postgres")]
+pub use probe::{Postgres, PostgresAlive, PostgresSession};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};

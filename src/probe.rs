@@ -11,9 +11,13 @@ use crate::endpoint::Endpoint;
 
 mod error;
 mod observation;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 pub use error::{ProbeError, ProbeFailure};
 pub use observation::{Authority, Lineage, Observation, Role, Term};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresAlive, PostgresSession};
 
 /// Observes the role of an endpoint.
 ///
