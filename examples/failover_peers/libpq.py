@@ -51,11 +51,16 @@ async def held(conninfo, numbers):
             statement = connection.execute(INSERT.format(number))
             cursor = await asyncio.wait_for(statement, DEADLINE)
             tell("written", (await cursor.fetchone())[0])
-        except (psycopg.Error, asyncio.TimeoutError) as error:
-            tell("failed", getattr(error, "sqlstate", None) or type(error).__name__)
+        except asyncio.TimeoutError:
+            tell("failed", "no answer")
+            await connection.close()
+            connection = None
+        except psycopg.Error as error:
             if connection is None:
+                tell("failed", error.sqlstate or "no connection")
                 await asyncio.sleep(PAUSE)
             else:
+                tell("failed", error.sqlstate or "connection lost")
                 await connection.close()
                 connection = None
 
