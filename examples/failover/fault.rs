@@ -247,7 +247,7 @@ impl Fault {
             }
             Self::Saturate => {
                 stage.note("pg-0: no connection left, none for the probe either");
-                let held = stage.cluster.server(0).saturate("probe_trust").await?;
+                let held = stage.cluster.server(0).saturate("probe").await?;
                 stage.note("pg-0: full");
                 sleep(Duration::from_secs(3)).await;
                 drop(held);
@@ -258,7 +258,7 @@ impl Fault {
                 for _ in 0..5 {
                     stage.note("all: the probe's session is ended");
                     for server in stage.cluster.servers() {
-                        server.terminate("probe_trust").await?;
+                        server.terminate("probe").await?;
                     }
                     sleep(Duration::from_millis(400)).await;
                 }

@@ -16,7 +16,6 @@ mod support;
 mod client;
 mod fault;
 mod goals;
-mod probe;
 mod report;
 mod trial;
 
@@ -81,8 +80,7 @@ async fn run_all(args: &Args) -> Result<bool> {
             live.show(format_args!(
                 "three servers, a program that writes, a fault ..."
             ));
-            let trial =
-                Trial::run(fault, Network::plain()?, probe::Asking, async |_, _| Ok(())).await?;
+            let trial = Trial::run(fault, Network::plain()?).await?;
             drop(live);
             report::timeline(&trial);
             report::summary(&trial);

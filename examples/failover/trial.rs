@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
 
-use headless_lb::{Balancer, Dns, Probe};
+use headless_lb::{Balancer, Dns, Postgres};
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, JoinSet},
@@ -20,10 +20,11 @@ use super::{
 use crate::support::{
     ClusterDns, Result,
     dns::Service,
-    postgres::{Cluster, Network, Relay, Truth},
+    postgres::{Cluster, Network, PASSWORD, Relay, Truth},
 };
 
-const SERVICE: &str = "db.prod";
+/// The headless service.
+pub(crate) const SERVICE: &str = "db.prod";
 
 /// The name that the program is given.
 pub(crate) const NAME: &str = "_postgres._tcp.db.prod.svc.cluster.local";
@@ -107,9 +108,8 @@ pub(crate) type Said = (Instant, Option<(usize, u64)>);
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) fault: Fault,
-    /// When the program began, and when the fault happened.
+    /// When the program began, and when it ended.
     pub(crate) begin: Instant,
-    pub(crate) at: Instant,
     pub(crate) end: Instant,
     pub(crate) story: Story,
     pub(crate) log: Log,
@@ -120,13 +120,8 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Runs one. `probe` is new for each trial, and `watched` looks at the balancer before it ends.
-    pub(crate) async fn run(
-        fault: Fault,
-        network: Network,
-        probe: impl Probe,
-        watched: impl AsyncFnOnce(&Balancer, &Cluster) -> Result<()>,
-    ) -> Result<Self> {
+    /// Runs one.
+    pub(crate) async fn run(fault: Fault, network: Network) -> Result<Self> {
         let dns = ClusterDns::start().await?.ttl(1);
         let cluster = Cluster::start_on(network).await?;
         let old = cluster
@@ -151,7 +146,7 @@ impl Trial {
         stage.service.ready(addresses);
 
         let source = Dns::srv(NAME)?.name_servers([dns.addr()]);
-        let db = Balancer::builder(source).probe(probe).spawn();
+        let db = Balancer::builder(source).probe(probe()).spawn();
         db.primary().wait(PATIENCE).await?;
         let said = follow(&db);
         let mut program = Program::start(&db);
@@ -165,7 +160,6 @@ impl Trial {
         }
         fault.befall(&mut stage).await?;
         sleep(AFTER).await;
-        watched(&db, &stage.cluster).await?;
         let log = program.end().await?;
         let end = Instant::now();
         let servers = stage
@@ -179,7 +173,6 @@ impl Trial {
         Ok(Self {
             fault,
             begin,
-            at,
             end,
             story: stage.story,
             log,
@@ -267,6 +260,11 @@ impl Trial {
         }
         failures
     }
+}
+
+/// How the program finds the primary: one role that may log in.
+pub(crate) fn probe() -> Postgres {
+    Postgres::new("probe").password(PASSWORD)
 }
 
 /// Notes each primary that the library names, until the balancer is gone.

@@ -228,6 +228,7 @@ impl fmt::Debug for Postgres {
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "give it to Builder::probe"]
+#[non_exhaustive]
 pub struct PostgresAlive {}
 
 impl PostgresAlive {

@@ -68,14 +68,6 @@ impl Session {
         Ok(row.swap_remove(0).ok_or("the answer is NULL")?)
     }
 
-    /// Completes when the connection ends.
-    pub(crate) async fn ended(&mut self) {
-        if !self.connection.is_finished() {
-            // However it does.
-            let _ = (&mut self.connection).await;
-        }
-    }
-
     /// Asks until the answer is true.
     pub(crate) async fn until(&self, query: &str, otherwise: &str) -> Result<()> {
         until(otherwise, async || Ok(self.text(query).await? == "t")).await

@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn the_severity_is_read_in_any_language() {
         let localized = Complaint::read("SFATALE\0VFATAL\0C57P01\0Mfin\0\0".as_bytes());
-        assert!(localized.unwrap().is_fatal());
+        assert!(localized.unwrap().is_fatal);
         let old = Complaint::read(b"SFATAL\0C57P01\0Mend\0\0");
-        assert!(old.unwrap().is_fatal());
+        assert!(old.unwrap().is_fatal);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Conversation {
                 Ok(message) => match message.tag {
                     b'D' => answer = Some(Ok(wire::row(&message.body)?)),
                     b'1' | b'2' | b'C' => {} // parsed, bound, complete
-                    b'Z' => return answer.ok_or(Malformed("no row").into()),
+                    b'Z' => return Ok(answer.ok_or(Malformed("no row"))?),
                     _ => return Err(Malformed("a message that was not asked for").into()),
                 },
             }
