@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use headless_lb::{Address, Balancer, Dns, Postgres};
+use headless_lb::{Address, Balancer, Dns};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -13,12 +13,10 @@ use crate::{
     script::{self, Connections},
     support::{
         ClusterDns, Result,
-        postgres::{Cluster, Network, PASSWORD},
+        postgres::{Cluster, Network},
     },
-    trial::{NAME, Stage, Story},
+    trial::{NAME, SERVICE, Stage, Story, probe},
 };
-
-const SERVICE: &str = "db.prod";
 
 /// Every client writes so many rows before the fault: a trial in which one does not says nothing.
 const BEFORE: usize = 50;
@@ -89,8 +87,7 @@ pub(crate) async fn run(fault: Fault, with_scripts: bool) -> Result<Vec<Outcome>
     stage.service.ready(addresses);
 
     let source = Dns::srv(NAME)?.name_servers([dns.addr()]);
-    let probe = Postgres::new("probe").password(PASSWORD);
-    let db = Balancer::builder(source).probe(probe).spawn();
+    let db = Balancer::builder(source).probe(probe()).spawn();
     db.primary().wait(PATIENCE).await?;
     let mut program = Program::start(&db);
     let mut peers = start(&hosts, with_scripts)?;
