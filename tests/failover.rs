@@ -11,6 +11,7 @@ mod support;
 #[allow(dead_code, reason = "the example uses the rest")]
 mod trials {
     pub(crate) mod client;
+    pub(crate) mod driver;
     pub(crate) mod fault;
     pub(crate) mod trial;
 }

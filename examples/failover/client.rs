@@ -4,7 +4,7 @@
     reason = "the program runs beside the story, and its connection beside it"
 )]
 
-use std::{error::Error, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, error::Error, net::IpAddr, time::Duration};
 
 use headless_lb::{Balancer, Fenced, Hint, Writer};
 use tokio::{
@@ -23,15 +23,16 @@ use crate::support::{
 pub(crate) const EVERY: Duration = Duration::from_millis(10);
 
 /// The most that a connect, a statement, or waiting for a primary may take.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The pause after a connect that failed.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-const INSERT: &str = "INSERT INTO writes (id) VALUES ($1) RETURNING host(inet_server_addr())";
+pub(super) const INSERT: &str =
+    "INSERT INTO writes (id) VALUES ($1) RETURNING host(inet_server_addr())";
 
 /// One write, or the attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) end: Instant,
     pub(crate) ending: Ending,
@@ -52,13 +53,31 @@ pub(crate) enum Ending {
 }
 
 /// All that the program noticed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     pub(crate) attempts: Vec<Attempt>,
     /// How long each connect took that went well.
     pub(crate) connects: Vec<Duration>,
     /// How long each wait for the primary took.
     pub(crate) waits: Vec<Duration>,
+}
+
+impl Log {
+    /// Attempts that were not acknowledged, by what became of them.
+    pub(crate) fn failures(&self) -> BTreeMap<String, usize> {
+        let mut failures = BTreeMap::new();
+        for attempt in &self.attempts {
+            let what = match &attempt.ending {
+                Ending::Written(_) => continue,
+                Ending::Failed(what) => what.clone(),
+                Ending::RefusedAtCheckout(what) => format!("{what} at checkout"),
+                Ending::Fenced => "fenced in flight".to_owned(),
+                Ending::NoPrimary => "no primary in 2 s".to_owned(),
+            };
+            *failures.entry(what).or_default() += 1;
+        }
+        failures
+    }
 }
 
 /// The program while it runs. Dropped: ended.
@@ -151,7 +170,6 @@ async fn write(db: &Balancer, held: &mut Option<Held>, id: i64, log: &mut Log) -
         Ok(Ok(Ok(row))) => row,
         Ok(Ok(Err(error))) => {
             let what = reported(&to.primary, &error);
-            // A number that was written before its acknowledgement was lost.
             return match to.is_new {
                 true => Ending::RefusedAtCheckout(what),
                 false => Ending::Failed(what),

@@ -152,6 +152,11 @@ impl Fault {
         )
     }
 
+    /// Whether a program that writes must not notice.
+    pub(crate) fn is_unnoticed(self) -> bool {
+        matches!(self, Self::Saturate | Self::Probekill | Self::Lagstop)
+    }
+
     /// Whether the pods stand behind relays.
     pub(crate) fn is_relayed(self) -> bool {
         self == Self::Blackhole

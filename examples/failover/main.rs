@@ -14,19 +14,23 @@
 mod support;
 
 mod client;
+mod driver;
 mod fault;
 mod goals;
 mod report;
+mod steady;
 mod trial;
 
-use std::{env, process::ExitCode};
+use std::{env, pin::pin, process::ExitCode, time::Duration};
 
 use fault::Fault;
+use steady::Steady;
 use support::{
     Result,
     postgres::Network,
-    term::{Live, aside, heading},
+    term::{Live, aside, heading, say},
 };
+use tokio::time::{Instant, interval};
 use trial::Trial;
 
 const USAGE: &str = "usage: failover [all] [--fault NAME] [--trials N]";
@@ -76,18 +80,55 @@ async fn run_all(args: &Args) -> Result<bool> {
                 trials => format!("{}, {number} of {trials}", fault.name()),
             });
             aside(fault.explanation());
-            let live = Live::default();
-            live.show(format_args!(
-                "three servers, a program that writes, a fault ..."
-            ));
-            let trial = Trial::run(fault, Network::plain()?).await?;
-            drop(live);
+            let trial = watched(Trial::run(fault, Network::plain()?, true)).await?;
             report::timeline(&trial);
             report::summary(&trial);
             trials.push(trial);
         }
     }
-    Ok(report::outcome(&trials))
+
+    // With all faults the goals decide, which are of all trials; with one, what that one missed.
+    let mut missed = Vec::new();
+    if args.faults.len() > 1 {
+        heading("side by side");
+        report::side_by_side(&trials);
+        let steady = watched(Steady::measure(Network::plain()?)).await?;
+        missed.extend(
+            goals::table_of(&trials, &steady)
+                .into_iter()
+                .map(str::to_owned),
+        );
+    }
+    println!();
+    for trial in &trials {
+        let name = trial.fault.name();
+        missed.extend(
+            goals::missed(trial)
+                .into_iter()
+                .map(|what| format!("{name}: {what}")),
+        );
+    }
+    for what in &missed {
+        say(format!("MISSED  {what}"));
+    }
+    report::last_line(&trials, missed.is_empty());
+    Ok(missed.is_empty())
+}
+
+/// Tells how long it takes, on a terminal.
+async fn watched<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let (live, begin) = (Live::default(), Instant::now());
+    let mut redraw = interval(Duration::from_millis(100));
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = redraw.tick() => {
+                let seconds = begin.elapsed().as_secs_f32();
+                live.show(format_args!("{seconds:.1} s: three servers, 100 writes a second, a fault .."));
+            }
+        }
+    }
 }
 
 struct Args {

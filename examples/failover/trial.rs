@@ -4,7 +4,7 @@
     reason = "what the library says is noted beside the story, and starving needs tasks"
 )]
 
-use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use headless_lb::{Balancer, Dns, Postgres};
 use tokio::{
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     client::{Ending, Log, Program},
+    driver::Driver,
     fault::Fault,
 };
 use crate::support::{
@@ -34,7 +35,7 @@ const BEFORE: u64 = 100;
 const AFTER: Duration = Duration::from_secs(2);
 
 /// More than a cold start takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happened.
 #[derive(Debug, Default)]
@@ -108,11 +109,14 @@ pub(crate) type Said = (Instant, Option<(usize, u64)>);
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) fault: Fault,
-    /// When the program began, and when it ended.
+    /// When the program began, when the fault happened, and when the program ended.
     pub(crate) begin: Instant,
+    pub(crate) at: Instant,
     pub(crate) end: Instant,
     pub(crate) story: Story,
     pub(crate) log: Log,
+    /// What the driver alone did.
+    pub(crate) alone: Option<Log>,
     pub(crate) said: Vec<Said>,
     /// The servers' addresses, by number; one that moved has its last.
     servers: [IpAddr; 3],
@@ -120,8 +124,8 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Runs one.
-    pub(crate) async fn run(fault: Fault, network: Network) -> Result<Self> {
+    /// Runs one, with the driver alone beside the library if asked for.
+    pub(crate) async fn run(fault: Fault, network: Network, is_compared: bool) -> Result<Self> {
         let dns = ClusterDns::start().await?.ttl(1);
         let cluster = Cluster::start_on(network).await?;
         let old = cluster
@@ -143,6 +147,7 @@ impl Trial {
                 stage.relays.push(relay);
             }
         }
+        let driver = is_compared.then(|| Driver::start(&addresses));
         stage.service.ready(addresses);
 
         let source = Dns::srv(NAME)?.name_servers([dns.addr()]);
@@ -161,6 +166,10 @@ impl Trial {
         fault.befall(&mut stage).await?;
         sleep(AFTER).await;
         let log = program.end().await?;
+        let alone = match driver {
+            Some(driver) => Some(driver.end().await?),
+            None => None,
+        };
         let end = Instant::now();
         let servers = stage
             .cluster
@@ -173,9 +182,11 @@ impl Trial {
         Ok(Self {
             fault,
             begin,
+            at,
             end,
             story: stage.story,
             log,
+            alone,
             said,
             servers,
             old,
@@ -189,9 +200,8 @@ impl Trial {
     }
 
     /// The acknowledged writes: when, and by whom.
-    pub(crate) fn written(&self) -> impl Iterator<Item = (Instant, usize)> {
-        self.log
-            .attempts
+    pub(crate) fn written(&self, log: &Log) -> impl Iterator<Item = (Instant, usize)> {
+        log.attempts
             .iter()
             .filter_map(|attempt| match attempt.ending {
                 Ending::Written(ip) => Some((attempt.end, self.number(ip)?)),
@@ -200,9 +210,9 @@ impl Trial {
     }
 
     /// From "the new primary takes writes" to the program's first write there.
-    pub(crate) fn first_write(&self) -> Option<Duration> {
+    pub(crate) fn first_write(&self, log: &Log) -> Option<Duration> {
         let writable = self.story.writable?;
-        let mut written = self.written();
+        let mut written = self.written(log);
         let heir = |number| match self.story.heir {
             Some(heir) => number == heir,
             None => number != 0,
@@ -212,25 +222,36 @@ impl Trial {
     }
 
     /// Writes that a server acknowledged after another one had taken over.
-    pub(crate) fn stale_writes(&self) -> usize {
+    pub(crate) fn stale_writes(&self, log: &Log) -> usize {
         let Some(writable) = self.story.writable else {
             return 0;
         };
         let heir = self.story.heir.or_else(|| {
             // Of two at once, it is the one that got the first.
-            let mut written = self.written();
+            let mut written = self.written(log);
             let first = written.find(|(at, number)| *at >= writable && *number != 0)?;
             Some(first.1)
         });
         let stale = |(at, number): &(Instant, usize)| *at > writable && Some(*number) != heir;
-        self.written().filter(stale).count()
+        self.written(log).filter(stale).count()
     }
 
     /// The longest time without an acknowledged write.
-    pub(crate) fn gap(&self) -> Duration {
-        let ends: Vec<_> = self.written().map(|(at, _)| at).chain([self.end]).collect();
+    pub(crate) fn gap(&self, log: &Log) -> Duration {
+        let ends: Vec<_> = self
+            .written(log)
+            .map(|(at, _)| at)
+            .chain([self.end])
+            .collect();
         let gaps = ends.windows(2).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or_default()
+    }
+
+    /// From the fault until work in flight was ended, since its server was not the primary any more.
+    pub(crate) fn fenced(&self) -> Option<Duration> {
+        let mut attempts = self.log.attempts.iter();
+        let fenced = attempts.find(|attempt| attempt.ending == Ending::Fenced)?;
+        Some(fenced.end.saturating_duration_since(self.at))
     }
 
     /// Changes of primary that the library saw and nobody made.
@@ -243,22 +264,6 @@ impl Trial {
         let generations = self.said.iter().filter_map(|(_, said)| Some((*said)?.1));
         let (first, last) = (generations.clone().min(), generations.max());
         last.zip(first).map_or(0, |(last, first)| last - first)
-    }
-
-    /// Attempts that were not acknowledged, by what became of them.
-    pub(crate) fn failures(&self) -> BTreeMap<String, usize> {
-        let mut failures = BTreeMap::new();
-        for attempt in &self.log.attempts {
-            let what = match &attempt.ending {
-                Ending::Written(_) => continue,
-                Ending::Failed(what) => what.clone(),
-                Ending::RefusedAtCheckout(what) => format!("{what} at checkout"),
-                Ending::Fenced => "fenced in flight".to_owned(),
-                Ending::NoPrimary => "no primary in 2 s".to_owned(),
-            };
-            *failures.entry(what).or_default() += 1;
-        }
-        failures
     }
 }
 

@@ -15,6 +15,8 @@ mod outcome;
 pub(crate) mod pod;
 #[cfg(feature = "tokio-postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "tokio-postgres")]
+pub(crate) mod switchover;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

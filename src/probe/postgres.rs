@@ -32,9 +32,6 @@ use conversation::{Conversation, Socket};
 use login::Login;
 pub use session::PostgresSession;
 
-/// The shortest interval: below it a probe costs more than it tells.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
-
 /// Asks a PostgreSQL server for its role, on a session that stays open.
 ///
 /// ```
@@ -62,7 +59,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 /// # What it tells
 ///
 /// - The role. Servers since version 14 report it unasked, so that a question is one empty round (a `Sync` of
-///   5 bytes, some 20 microseconds of the server's time). Older ones are asked with a statement.
+///   5 bytes, some 10 microseconds of the server's time). Older ones are asked with a statement.
 /// - The timeline of a primary as its [`Term`](crate::Term), at once after a promotion. A replica's is not told: what it
 ///   knows of it is old.
 /// - The system identifier as its [`Lineage`](crate::Lineage).
@@ -137,10 +134,10 @@ impl Postgres {
         self
     }
 
-    /// Time between two questions, jittered by 20 %. Default 250 ms, not less than 50 ms: it bounds for how long
-    /// a new primary goes unnoticed, and costs a server 4 rounds a second.
+    /// Time between two questions, jittered by 20 %; the driver takes 50 ms at least. Default 250 ms: it bounds
+    /// for how long a new primary goes unnoticed, and costs a server 4 rounds a second.
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval.max(SHORTEST_INTERVAL);
+        self.interval = interval;
         self
     }
 
@@ -223,7 +220,7 @@ impl fmt::Debug for Postgres {
 /// use headless_lb::{Balancer, Fixed, PostgresAlive};
 ///
 /// let pods = [std::net::SocketAddr::from(([10, 244, 1, 7], 5432))];
-/// let db = Balancer::builder(Fixed::from(pods)).probe(PostgresAlive::new());
+/// let db = Balancer::builder(Fixed::new(pods)).probe(PostgresAlive::new());
 /// # let _ = db;
 /// ```
 #[derive(Clone, Debug, Default)]

@@ -16,15 +16,17 @@ const STALE: usize = 100;
 
 /// Runs a trial and checks what holds for all.
 async fn trial(fault: Fault) -> Trial {
-    let trial = Trial::run(fault, Network::claim().unwrap()).await.unwrap();
+    let trial = Trial::run(fault, Network::claim().unwrap(), false)
+        .await
+        .unwrap();
     println!(
         "{}: first write {:?}, gap {:?}, {} stale, {} switches, failures {:?}",
         fault.name(),
-        trial.first_write(),
-        trial.gap(),
-        trial.stale_writes(),
+        trial.first_write(&trial.log),
+        trial.gap(&trial.log),
+        trial.stale_writes(&trial.log),
         trial.switches(),
-        trial.failures()
+        trial.log.failures()
     );
     assert_eq!(trial.switches(), fault.switches(), "{:?}", trial.said);
     assert!(
@@ -33,7 +35,7 @@ async fn trial(fault: Fault) -> Trial {
             .keys()
             .all(|what| !what.contains("checkout")),
         "{:?}",
-        trial.failures()
+        trial.log.failures()
     );
     let last = trial.said.last().and_then(|(_, said)| *said);
     assert!(last.is_some(), "{:?}", trial.said);
@@ -43,17 +45,25 @@ async fn trial(fault: Fault) -> Trial {
 /// The writes go on at another server within a time, and the old one got none meanwhile.
 async fn moves(fault: Fault, within: Duration) -> Trial {
     let trial = trial(fault).await;
-    let first = trial.first_write();
+    let first = trial.first_write(&trial.log);
     assert!(first.is_some_and(|first| first <= within), "{first:?}");
-    assert_eq!(trial.stale_writes(), 0);
+    assert_eq!(trial.stale_writes(&trial.log), 0);
     trial
 }
 
 /// The program notices nothing.
 async fn goes_unnoticed(fault: Fault) {
     let trial = trial(fault).await;
-    assert!(trial.failures().is_empty(), "{:?}", trial.failures());
-    assert!(trial.gap() < Duration::from_secs(1), "{:?}", trial.gap());
+    assert!(
+        trial.log.failures().is_empty(),
+        "{:?}",
+        trial.log.failures()
+    );
+    assert!(
+        trial.gap(&trial.log) < Duration::from_secs(1),
+        "{:?}",
+        trial.gap(&trial.log)
+    );
     assert_eq!(trial.log.connects.len(), 1);
 }
 
@@ -80,8 +90,16 @@ async fn blackhole_moves_the_writes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn split_moves_the_writes_within_an_interval() {
     let trial = trial(Fault::Split).await;
-    assert!(trial.first_write().is_some_and(|first| first <= BROKEN));
-    assert!(trial.stale_writes() <= STALE, "{}", trial.stale_writes());
+    assert!(
+        trial
+            .first_write(&trial.log)
+            .is_some_and(|first| first <= BROKEN)
+    );
+    assert!(
+        trial.stale_writes(&trial.log) <= STALE,
+        "{}",
+        trial.stale_writes(&trial.log)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,19 +110,29 @@ async fn zombie_gets_no_write_when_it_wakes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn switch_moves_the_writes_and_no_checkout_meets_the_standby() {
     let trial = moves(Fault::Switch, BROKEN).await;
-    let refused = trial.failures().get("25006").copied().unwrap_or_default();
+    let refused = trial
+        .log
+        .failures()
+        .get("25006")
+        .copied()
+        .unwrap_or_default();
     assert!(refused <= 1, "{refused} in flight");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fenced_stops_the_writes_until_it_is_lifted() {
     let trial = moves(Fault::Fenced, BROKEN).await;
-    let refused = trial.failures().get("25006").copied().unwrap_or_default();
+    let refused = trial
+        .log
+        .failures()
+        .get("25006")
+        .copied()
+        .unwrap_or_default();
     assert!(refused <= 1, "{refused} in flight");
     assert!(
-        trial.gap() > Duration::from_millis(1500),
+        trial.gap(&trial.log) > Duration::from_millis(1500),
         "{:?}",
-        trial.gap()
+        trial.gap(&trial.log)
     );
 }
 
@@ -132,8 +160,8 @@ async fn probekill_goes_unnoticed() {
 async fn dns_that_lies_stops_nothing_and_a_new_address_is_followed() {
     let trial = moves(Fault::Dns, Duration::from_secs(8)).await;
     // Only the restart shows.
-    let failed = trial.failures().values().sum::<usize>();
-    assert!(failed < 100, "{:?}", trial.failures());
+    let failed = trial.log.failures().values().sum::<usize>();
+    assert!(failed < 100, "{:?}", trial.log.failures());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +182,7 @@ async fn rebuild_is_followed_to_the_new_cluster() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starve_is_no_switch() {
     let trial = trial(Fault::Starve).await;
-    let gap = trial.gap();
+    let gap = trial.gap(&trial.log);
     assert!(
         gap > Duration::from_secs(4) && gap < Duration::from_secs(8),
         "{gap:?}"

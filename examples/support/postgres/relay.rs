@@ -4,7 +4,14 @@
     reason = "bytes are carried beside the story"
 )]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -28,6 +35,7 @@ const CONNECTS: Duration = Duration::from_millis(200);
 pub(crate) struct Relay {
     addr: SocketAddr,
     silent: watch::Sender<bool>,
+    asked: Arc<AtomicU64>,
     carrying: JoinHandle<()>,
 }
 
@@ -38,16 +46,23 @@ impl Relay {
         socket.bind(addr)?;
         let listener = socket.listen(BACKLOG)?;
         let (silent, is_silent) = watch::channel(false);
-        let carrying = tokio::spawn(carry(listener, to, is_silent));
+        let asked = Arc::new(AtomicU64::new(0));
+        let carrying = tokio::spawn(carry(listener, to, is_silent, Arc::clone(&asked)));
         Ok(Self {
             addr,
             silent,
+            asked,
             carrying,
         })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How many messages of clients were carried: one for each write, as long as they are short.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Relaxed)
     }
 
     /// Carries nothing more, neither bytes nor ends of connections, and drops every SYN: a Linux listener
@@ -77,7 +92,12 @@ impl Drop for Relay {
     }
 }
 
-async fn carry(listener: TcpListener, to: SocketAddr, mut silent: watch::Receiver<bool>) {
+async fn carry(
+    listener: TcpListener,
+    to: SocketAddr,
+    mut silent: watch::Receiver<bool>,
+    asked: Arc<AtomicU64>,
+) {
     let mut connections = JoinSet::new();
     // Ends with the relay.
     while silent.wait_for(|silent| !silent).await.is_ok() {
@@ -88,12 +108,17 @@ async fn carry(listener: TcpListener, to: SocketAddr, mut silent: watch::Receive
             Some(_) = connections.join_next() => continue,
         };
         if let Ok((client, _)) = accepted {
-            connections.spawn(connect(client, to, silent.clone()));
+            connections.spawn(connect(client, to, silent.clone(), Arc::clone(&asked)));
         }
     }
 }
 
-async fn connect(client: TcpStream, to: SocketAddr, silent: watch::Receiver<bool>) {
+async fn connect(
+    client: TcpStream,
+    to: SocketAddr,
+    silent: watch::Receiver<bool>,
+    asked: Arc<AtomicU64>,
+) {
     // A server that refuses: the client sees its connection close.
     let Ok(server) = TcpStream::connect(to).await else {
         // A reset, as a refused connect would be.
@@ -104,8 +129,10 @@ async fn connect(client: TcpStream, to: SocketAddr, silent: watch::Receiver<bool
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::join!(
-        pass(from_client, to_server, silent.clone()),
-        pass(from_server, to_client, silent),
+        pass(from_client, to_server, silent.clone(), || {
+            asked.fetch_add(1, Relaxed);
+        }),
+        pass(from_server, to_client, silent, || {}),
     );
 }
 
@@ -114,6 +141,7 @@ async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut silent: watch::Receiver<bool>,
+    passed: impl Fn(),
 ) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
@@ -128,5 +156,6 @@ async fn pass(
         if to.write_all(&bytes[..read]).await.is_err() {
             return;
         }
+        passed();
     }
 }

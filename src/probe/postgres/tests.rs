@@ -13,6 +13,8 @@ use crate::probe::{Observation, ProbeError};
 mod alive;
 mod hostile;
 mod login;
+#[cfg(feature = "tls")]
+mod secured;
 mod session;
 
 /// Fixed, so that the proofs of a recorded exchange fit.
