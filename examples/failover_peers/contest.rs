@@ -6,23 +6,20 @@ use headless_lb::{Address, Balancer, Dns};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    client::{Attempt, Ending, Program},
-    driver,
+    client::{Ending, Log, Program},
     fault::Fault,
+    multi_host,
     peer::{NUMBERS, Peer},
     script::{self, Connections},
     support::{
         ClusterDns, Result,
         postgres::{Cluster, Network},
     },
-    trial::{NAME, SERVICE, Stage, Story, probe},
+    trial::{NAME, PATIENCE, SERVICE, Stage, Story, probe},
 };
 
 /// Every client writes so many rows before the fault: a trial in which one does not says nothing.
 const BEFORE: usize = 50;
-
-/// More than a cold start takes.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A usual limit on a connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -99,13 +96,12 @@ pub(crate) async fn run(fault: Fault, with_scripts: bool) -> Result<Vec<Outcome>
     let end = Instant::now() + window(fault);
     fault.befall(&mut stage).await?;
     sleep_until(end).await;
-    let judged = |name, attempts: &[Attempt]| judge(&stage, name, attempts);
-    let mut outcomes: Vec<_> = peers
-        .into_iter()
-        .map(|peer| judged(peer.name, &peer.end()))
-        .collect();
-    outcomes.push(judged(OURS, &program.end().await?.attempts));
-    outcomes.into_iter().collect()
+    let mut outcomes = Vec::new();
+    for peer in peers {
+        outcomes.push(judge(&stage, peer.name, &peer.end())?);
+    }
+    outcomes.push(judge(&stage, OURS, &program.end().await?)?);
+    Ok(outcomes)
 }
 
 fn start(hosts: &[SocketAddr], with_scripts: bool) -> Result<Vec<Peer>> {
@@ -118,40 +114,33 @@ fn start(hosts: &[SocketAddr], with_scripts: bool) -> Result<Vec<Peer>> {
                 peers.push(script::start(name, hosts, connections, time, first)?);
             }
             Kind::Script(..) => {}
-            Kind::Driver(time) => peers.push(driver::start(name, hosts, time, first)),
+            Kind::Driver(time) => peers.push(multi_host::start(name, hosts, time, first)),
         }
     }
     Ok(peers)
 }
 
-fn judge(stage: &Stage<'_>, name: &'static str, attempts: &[Attempt]) -> Result<Outcome> {
+fn judge(stage: &Stage<'_>, name: &'static str, log: &Log) -> Result<Outcome> {
     let story = &stage.story;
     let (writable, heir) = story.writable.zip(story.heir).ok_or("nobody took over")?;
     let heir = stage.cluster.server(heir).addr().ip();
-    let mut outcome = Outcome {
-        name,
-        first: None,
-        stale: 0,
-        failures: BTreeMap::new(),
-    };
-    for attempt in attempts {
-        match &attempt.ending {
-            Ending::Written(server) if *server == heir => {
+    let (mut first, mut stale) = (None, 0);
+    for attempt in &log.attempts {
+        match attempt.ending {
+            Ending::Written(server) if server == heir => {
                 // The clocks of two programs are read some microseconds apart.
-                let after = attempt.end.saturating_duration_since(writable);
-                outcome.first.get_or_insert(after);
+                first.get_or_insert(attempt.end.saturating_duration_since(writable));
             }
-            Ending::Written(_) => outcome.stale += usize::from(attempt.end > writable),
-            Ending::Failed(what) | Ending::RefusedAtCheckout(what) => {
-                *outcome.failures.entry(what.clone()).or_default() += 1;
-            }
-            Ending::Fenced => *outcome.failures.entry("fenced".to_owned()).or_default() += 1,
-            Ending::NoPrimary => {
-                *outcome.failures.entry("no primary".to_owned()).or_default() += 1;
-            }
+            Ending::Written(_) => stale += usize::from(attempt.end > writable),
+            _ => {}
         }
     }
-    Ok(outcome)
+    Ok(Outcome {
+        name,
+        first,
+        stale,
+        failures: log.failures(),
+    })
 }
 
 /// How long clients have after the fault: more than any has needed that came back at all. A zombie wakes

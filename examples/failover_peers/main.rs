@@ -17,10 +17,13 @@ mod support;
 #[path = "../failover/client.rs"]
 mod client;
 mod contest;
+#[allow(dead_code, reason = "a trial would start it")]
+#[path = "../failover/driver.rs"]
 mod driver;
 #[allow(dead_code, reason = "drivers do not notice the other faults")]
 #[path = "../failover/fault.rs"]
 mod fault;
+mod multi_host;
 mod peer;
 mod report;
 mod script;

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::{
-    client::{Attempt, Ending},
+    client::{Attempt, Ending, Log},
     support::Result,
 };
 
@@ -20,7 +20,7 @@ pub(crate) const NUMBERS: i64 = 1_000_000_000;
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     told: mpsc::UnboundedReceiver<Attempt>,
-    attempts: Vec<Attempt>,
+    log: Log,
     running: JoinHandle<Result<()>>,
 }
 
@@ -34,7 +34,7 @@ impl Peer {
         Self {
             name,
             told,
-            attempts: Vec::new(),
+            log: Log::default(),
             running,
         }
     }
@@ -49,7 +49,7 @@ impl Peer {
                     return (&mut self.running).await?;
                 };
                 written += usize::from(matches!(attempt.ending, Ending::Written(_)));
-                self.attempts.push(attempt);
+                self.log.attempts.push(attempt);
             }
             Ok(())
         };
@@ -63,11 +63,11 @@ impl Peer {
     }
 
     /// All that it tried until now.
-    pub(crate) fn end(mut self) -> Vec<Attempt> {
+    pub(crate) fn end(mut self) -> Log {
         while let Ok(attempt) = self.told.try_recv() {
-            self.attempts.push(attempt);
+            self.log.attempts.push(attempt);
         }
-        mem::take(&mut self.attempts)
+        mem::take(&mut self.log)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     client::{Attempt, Ending},
     peer::Peer,
     support::{Result, postgres::PASSWORD},
+    trial::APP,
 };
 
 /// Debian's, which finds Debian's packages.
@@ -59,7 +60,7 @@ pub(crate) fn start(
         parts.join(",")
     };
     let mut conninfo = format!(
-        "host={} port={} user=app password='{PASSWORD}' dbname=postgres sslmode=disable \
+        "host={} port={} user={APP} password='{PASSWORD}' dbname=postgres sslmode=disable \
          gssencmode=disable target_session_attrs=read-write",
         list(|host| host.ip().to_string()),
         list(|host| host.port().to_string()),

@@ -11,10 +11,8 @@ use crate::{
         Result,
         postgres::{Cluster, Session},
     },
-    trial::probe,
+    trial::{PATIENCE, probe},
 };
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Two timeouts of the probe and two intervals: then the library knows.
 const NOTICED: Duration = Duration::from_millis(1500);

@@ -13,10 +13,8 @@ use crate::{
     counting::Counting,
     goal::{Goal, Times, us},
     support::{Result, postgres::Cluster},
-    trial::probe,
+    trial::{PATIENCE, probe},
 };
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// More than sessions take to open.
 const SETTLES: Duration = Duration::from_secs(1);

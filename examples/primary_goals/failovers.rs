@@ -36,7 +36,7 @@ pub(crate) async fn measure(number: u32, trials: u32, live: &Live) -> Result<Vec
                 "G{number}: {}, {trial} of {trials}",
                 fault.name()
             ));
-            all.push(Trial::run(fault, Network::claim()?).await?);
+            all.push(Trial::run(fault, Network::claim()?, false).await?);
         }
     }
     let shown = match number {
@@ -76,11 +76,11 @@ fn after_silence(trials: &[Trial]) -> Goal {
 /// From the fault until the work that it caught in flight was ended.
 fn fenced(trials: &[Trial]) -> Goal {
     let ended = |trial: &Trial| {
-        let (fault, _) = trial.story.events.first()?;
         let mut attempts = trial.log.attempts.iter();
-        let caught = attempts
-            .find(|attempt| attempt.end > *fault && !matches!(attempt.ending, Ending::Written(_)));
-        Some(caught?.end - *fault)
+        let caught = attempts.find(|attempt| {
+            attempt.end > trial.at && !matches!(attempt.ending, Ending::Written(_))
+        });
+        Some(caught?.end - trial.at)
     };
     let times: Times = trials.iter().filter_map(ended).collect();
     Goal {
@@ -96,10 +96,15 @@ fn fenced(trials: &[Trial]) -> Goal {
 fn stale(trials: &[Trial]) -> Goal {
     let worst = |fault| {
         let of_it = trials.iter().filter(|trial| trial.fault == fault);
-        of_it.map(Trial::stale_writes).max().unwrap_or(0)
+        of_it
+            .map(|trial| trial.stale_writes(&trial.log))
+            .max()
+            .unwrap_or(0)
     };
     let (split, zombie) = (worst(Split), worst(Zombie));
-    let moved = trials.iter().all(|trial| trial.first_write().is_some());
+    let moved = trials
+        .iter()
+        .all(|trial| trial.first_write(&trial.log).is_some());
     Goal {
         number: 4,
         what: "stale writes: split, zombie",
@@ -112,13 +117,15 @@ fn stale(trials: &[Trial]) -> Goal {
 fn refused(trials: &[Trial]) -> Goal {
     let count = |what: &str| {
         let counts = trials.iter().map(|trial| {
-            let failures = trial.failures();
+            let failures = trial.log.failures();
             failures.get(what).copied().unwrap_or(0)
         });
         counts.max().unwrap_or(0)
     };
     let (at_checkout, in_flight) = (count("25006 at checkout"), count("25006"));
-    let moved = trials.iter().all(|trial| trial.first_write().is_some());
+    let moved = trials
+        .iter()
+        .all(|trial| trial.first_write(&trial.log).is_some());
     Goal {
         number: 5,
         what: "switchover: 25006 at checkout, in flight",
@@ -140,5 +147,8 @@ fn false_switches(trials: &[Trial]) -> Goal {
 }
 
 fn first_writes(trials: &[Trial]) -> Times {
-    trials.iter().filter_map(Trial::first_write).collect()
+    trials
+        .iter()
+        .filter_map(|trial| trial.first_write(&trial.log))
+        .collect()
 }

@@ -11,10 +11,8 @@ use crate::{
         Result,
         postgres::{Cluster, Session},
     },
-    trial::probe,
+    trial::{PATIENCE, probe},
 };
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The probe's interval at its longest, and its round trip on a busy machine.
 const ONE_PROBE: Duration = Duration::from_millis(350);

@@ -15,6 +15,9 @@ mod connects;
 mod cost;
 mod counting;
 mod crates;
+#[allow(dead_code, reason = "a trial would start it")]
+#[path = "../failover/driver.rs"]
+mod driver;
 mod failovers;
 #[allow(dead_code, reason = "not every fault shows a goal")]
 #[path = "../failover/fault.rs"]

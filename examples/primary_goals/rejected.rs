@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headless_lb::{Balancer, Lineage, NoPrimary, Observation, Role, Term};
+use headless_lb::{Endpoint, Lineage, Observation, Role, Term};
 use tokio::time::{Instant, sleep};
 
 use crate::{goal::Goal, scripted::Nodes, support::Result};
@@ -13,25 +13,25 @@ const EVERY: Duration = Duration::from_millis(50);
 /// More than any state takes to settle at that pace.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A state, and what must be said of the node that is refused: in the error if there is no primary, and where
-/// the balancer is printed.
+/// A state, and what must be said of the node that is refused.
 struct State {
     name: &'static str,
     /// What the nodes say first, until there is a primary, if there is to be one.
     first: Option<[Option<Observation>; 3]>,
     /// And then.
     then: [Option<Observation>; 3],
-    /// The node that is refused, and the words by which its reason is known.
+    /// The node that is refused, the type of its reason, and words that tell people.
     node: usize,
+    reason: &'static str,
     words: &'static [&'static str],
 }
 
 pub(crate) async fn measure() -> Result<Goal> {
     let (mut said, mut missing) = (0, Vec::new());
     for state in states() {
-        match unsaid(&state).await? {
+        match untold(&state).await? {
             None => said += 1,
-            Some(where_) => missing.push(format!("{} ({where_})", state.name)),
+            Some(place) => missing.push(format!("{} ({place})", state.name)),
         }
     }
     Ok(Goal {
@@ -55,6 +55,7 @@ fn states() -> [State; 5] {
             first: Some([Some(primary(1)), replica(), replica()]),
             then: [Some(primary(1)), Some(primary(2)), replica()],
             node: 0,
+            reason: "StaleTerm",
             words: &["term 1", "term 2", "n-1"],
         },
         State {
@@ -70,7 +71,8 @@ fn states() -> [State; 5] {
                 replica(),
             ],
             node: 1,
-            words: &["other", "this"],
+            reason: "WrongCluster",
+            words: &["other", "not this"],
         },
         State {
             name: "fenced",
@@ -81,14 +83,16 @@ fn states() -> [State; 5] {
                 replica(),
             ],
             node: 0,
-            words: &["fenced", "default_transaction_read_only is on"],
+            reason: "Fenced",
+            words: &["default_transaction_read_only is on"],
         },
         State {
             name: "conflict",
             first: None,
             then: [Some(primary(2)), Some(primary(2)), replica()],
             node: 0,
-            words: &["conflict", "n-1"],
+            reason: "Conflict",
+            words: &["n-1"],
         },
         State {
             name: "diverged",
@@ -103,58 +107,71 @@ fn states() -> [State; 5] {
                 Some(Observation::of(Role::Replica).at_position(2000)),
             ],
             node: 2,
-            words: &["diverged"],
+            reason: "Diverged",
+            words: &["data that the primary has not"],
         },
     ]
 }
 
-/// Where the reason is not said.
-async fn unsaid(state: &State) -> Result<Option<&'static str>> {
+/// Where the reason is not told.
+async fn untold(state: &State) -> Result<Option<&'static str>> {
     let nodes = Nodes::saying(state.first.clone().unwrap_or_else(|| state.then.clone()));
     let db = nodes.balancer(EVERY);
+    let primary = db.primary();
     if state.first.is_some() {
-        db.primary().wait(PATIENCE).await?;
+        primary.wait(PATIENCE).await?;
         nodes.say_all(state.then.clone());
     }
-    let snapshot = || line_of(&db.to_string(), "\n", state.node);
-    if !says(&db, state, |_| snapshot()).await {
+    let in_snapshot = || {
+        let report = primary.status()?;
+        let node = report
+            .endpoints()
+            .iter()
+            .find(|node| state.is_of(node.endpoint()))?;
+        let reason = node.reason()?;
+        Some(state.is_told(&format!("{reason:?}"), &reason.to_string()))
+    };
+    if !in_time(in_snapshot).await {
         return Ok(Some("snapshot"));
     }
-    // Now those that are not refused are gone, so that there is an error to ask.
+    // No claim is left but the refused one, so that there is an error to ask. Of a conflict, both are needed.
     for node in (0..3).filter(|node| *node != state.node) {
-        // In a conflict both have to be there.
-        if state.name != "conflict" {
+        if state.reason != "Conflict" {
             nodes.fail(node);
         }
     }
-    let error = |error: Option<&NoPrimary>| {
-        error.map_or_else(String::new, |error| {
-            line_of(&error.to_string(), "; ", state.node)
-        })
+    let in_error = || {
+        let error = primary.get().err()?;
+        let report = error.status().primary()?;
+        let node = report
+            .endpoints()
+            .iter()
+            .find(|node| state.is_of(node.endpoint()))?;
+        Some(state.is_told(&format!("{:?}", node.reason()?), &error.to_string()))
     };
-    Ok((!says(&db, state, error).await).then_some("error"))
+    Ok((!in_time(in_error).await).then_some("error"))
 }
 
-/// Whether it is said in time.
-async fn says(db: &Balancer, state: &State, text: impl Fn(Option<&NoPrimary>) -> String) -> bool {
+impl State {
+    fn is_of(&self, endpoint: &Endpoint) -> bool {
+        endpoint
+            .ordinal()
+            .and_then(|node| usize::try_from(node).ok())
+            == Some(self.node)
+    }
+
+    fn is_told(&self, reason: &str, text: &str) -> bool {
+        reason.starts_with(self.reason) && self.words.iter().all(|word| text.contains(word))
+    }
+}
+
+async fn in_time(is_told: impl Fn() -> Option<bool>) -> bool {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        let error = db.primary().get().err();
-        let text = text(error.as_ref());
-        if state.words.iter().all(|word| text.contains(word)) {
+        if is_told() == Some(true) {
             return true;
         }
         sleep(EVERY).await;
     }
     false
-}
-
-/// What is said of one node.
-fn line_of(text: &str, between: &str, node: usize) -> String {
-    let name = format!("n-{node} ");
-    let mut lines = text.split(between);
-    lines
-        .find(|line| line.trim_start().starts_with(&name))
-        .unwrap_or_default()
-        .to_owned()
 }

@@ -13,21 +13,14 @@ use tokio::{
 use tokio_postgres::{Client, Config, NoTls, config::TargetSessionAttrs};
 
 use crate::{
-    client::{Attempt, EVERY, Ending},
+    client::{Attempt, DEADLINE, EVERY, Ending, INSERT, PAUSE},
     peer::Peer,
     support::{
         Result,
         postgres::{PASSWORD, sqlstate},
     },
+    trial::APP,
 };
-
-/// The most that a statement may take.
-const DEADLINE: Duration = Duration::from_secs(2);
-
-/// The pause after a connect that failed.
-const PAUSE: Duration = Duration::from_millis(50);
-
-const INSERT: &str = "INSERT INTO writes (id) VALUES ($1) RETURNING host(inet_server_addr())";
 
 /// Starts one that keeps a connection until a statement fails on it.
 pub(crate) fn start(
@@ -41,7 +34,7 @@ pub(crate) fn start(
         config.host(host.ip().to_string()).port(host.port());
     }
     config
-        .user("app")
+        .user(APP)
         .password(PASSWORD)
         .dbname("postgres")
         .target_session_attrs(TargetSessionAttrs::ReadWrite);
