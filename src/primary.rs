@@ -38,6 +38,8 @@ use crate::{
 
 #[cfg(test)]
 mod by_hand;
+#[cfg(test)]
+mod cases;
 mod conflict;
 mod decide;
 mod demand;

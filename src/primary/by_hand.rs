@@ -170,3 +170,8 @@ fn endpoint(now: Instant, host: u8, name: &str) -> Arc<Endpoint> {
     let address = Address::from(SocketAddr::from(([10, 0, 0, host], 5432))).named(name);
     Arc::new(Endpoint::new(address, now))
 }
+
+/// One without a name.
+pub(super) fn at(now: Instant, ip: [u8; 4]) -> Arc<Endpoint> {
+    Arc::new(Endpoint::new(SocketAddr::from((ip, 5432)).into(), now))
+}
