@@ -90,7 +90,10 @@ mod probe;
 mod set;
 
 mod policy;
-#[cfg_attr(not(test), expect(dead_code, reason = "the registry embeds it next"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the registry embeds it next")
+)]
 pub mod primary;
 pub mod registry;
 

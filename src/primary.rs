@@ -381,7 +381,7 @@ impl Tracker {
 
     /// The primary, if it left DNS: it takes work as long as it claims to be it (R10).
     pub(crate) fn held(&self) -> Option<&Arc<Endpoint>> {
-        self.unlisted_until.and(self.accepted())
+        self.accepted().filter(|_| self.unlisted_until.is_some())
     }
 
     /// Where the endpoint stands, its connects apart.
