@@ -16,9 +16,9 @@ const STALE: usize = 100;
 
 /// Runs a trial and checks what holds for all.
 async fn trial(fault: Fault) -> Trial {
-    let trial = Trial::run(fault, Network::claim().unwrap(), false)
-        .await
-        .unwrap();
+    let network = Network::claim().expect("a free network");
+    let trial = Trial::run(fault, network, false).await;
+    let trial = trial.expect("the fault happens as planned");
     println!(
         "{}: first write {:?}, gap {:?}, {} stale, {} switches, failures {:?}",
         fault.name(),
