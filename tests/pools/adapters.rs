@@ -47,8 +47,7 @@ impl Adapters {
     /// As `app`, which waits so long for a primary.
     pub(crate) fn new(db: &Balancer, within: Duration) -> Self {
         let connector = PgConnector::new(db.primary(), config(), NoTls).within(within);
-        let manager = connector.clone().manager(ManagerConfig::default());
-        let deadpool = deadpool_postgres::Pool::builder(manager).max_size(8);
+        let deadpool = connector.clone().deadpool(ManagerConfig::default());
         let login = PgConnectOptions::new_without_pgpass()
             .username("app")
             .password(PASSWORD)
@@ -58,7 +57,7 @@ impl Adapters {
             .test_before_acquire(false);
         Self {
             kept: Mutex::default(),
-            deadpool: deadpool.build().expect("no timeouts, so no runtime"),
+            deadpool: deadpool.max_size(8).build().expect("no timeouts, so no runtime"),
             bb8: bb8::Pool::builder()
                 .max_size(8)
                 .connection_timeout(within)
