@@ -9,6 +9,7 @@ use crate::{
     driver::{Driver, Prober, Source},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
+    primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, FOREVER, NewService, Registry},
     resolve::Resolve,
@@ -74,10 +75,17 @@ impl Builder {
     /// [`Replica`](crate::Replica). Default: none, all roles unknown.
     pub fn probe(mut self, probe: impl Probe) -> Self {
         let probe: Arc<dyn Prober> = Arc::new(probe);
-        let (interval, timeout) = (probe.interval(), probe.timeout());
-        self.config.claim_lease = Some(interval.saturating_mul(12) / 5 + timeout.saturating_mul(3));
+        self.config.probe_interval = Some(probe.interval());
+        self.config.probe_timeout = probe.timeout();
         self.settings.is_probed = true;
         self.prober = Some(probe);
+        self
+    }
+
+    /// Whom to believe of two that both say they are the primary, where nothing tells who came later. Default:
+    /// [`OnConflict::PreferIncumbent`], for a switch that cannot be justified costs more than none.
+    pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
+        self.config.on_conflict = on_conflict;
         self
     }
 

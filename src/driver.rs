@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
+    primary::Probes,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
 };
@@ -155,6 +156,7 @@ impl<N: NewService> Loop<N> {
                 }
             }
             self.publish();
+            self.direct();
         }
     }
 
@@ -165,6 +167,24 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.alarm.swap(false, Relaxed) {
             self.registry.on_alarm(now);
+        }
+        if self.signals.forget_term.swap(false, Relaxed) {
+            self.registry.forget_term(now);
+        }
+    }
+
+    /// What the registry wants of the probes.
+    fn direct(&mut self) {
+        let now = Instant::now();
+        let pace = self.registry.fast_pace(now).unwrap_or_default();
+        self.probing.set_pace(pace);
+        match self.registry.take_probes(now) {
+            Some(Probes::All) => self.probing.ask_all(),
+            Some(Probes::These(ids)) => ids.into_iter().for_each(|id| self.probing.ask(id)),
+            None => {}
+        }
+        for event in self.registry.take_events() {
+            events::primary(self.registry.status().service(), &event);
         }
     }
 
@@ -185,11 +205,8 @@ impl<N: NewService> Loop<N> {
             shared.confirm(at);
         }
         shared.observed();
-        self.serving.serve(
-            Instant::now(),
-            shared.waiters(),
-            self.registry.has_primary(),
-        );
+        self.serving
+            .serve(Instant::now(), shared.waiters(), shared.has_primary());
         // Now that no new pick finds those that left.
         self.registry.tell_services();
     }

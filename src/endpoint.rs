@@ -208,7 +208,9 @@ impl Endpoint {
     /// Whether this pod was seen to have its data up to this position.
     pub(crate) fn has(&self, position: u64) -> bool {
         self.want_position();
-        known(&self.replication.position).is_some_and(|seen| seen >= position)
+        // With an unknown lag it may follow another primary, whose positions mean something else.
+        known(&self.replication.bytes).is_some()
+            && known(&self.replication.position).is_some_and(|seen| seen >= position)
     }
 
     /// Whether somebody goes by this endpoint's lag: a probe to which a position costs something may look

@@ -72,7 +72,9 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`. `redis`: `RedisPrimary`.
+//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
+//! `redis`: `RedisPrimary`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -90,6 +92,7 @@ mod probe;
 mod set;
 
 mod policy;
+pub mod primary;
 pub mod registry;
 
 mod balancer;
@@ -104,7 +107,7 @@ mod http;
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod clients;
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "tokio-postgres", feature = "sqlx", feature = "redis"))]
 mod pools;
 
 pub use balancer::{
@@ -127,10 +130,17 @@ pub use policy::{
 };
 #[cfg(feature = "redis")]
 pub use pools::RedisPrimary;
+#[cfg(feature = "tokio-postgres")]
+pub use pools::{PgClient, PgConnectError, PgConnector, PgTls};
+#[cfg(feature = "sqlx")]
+pub use pools::{SqlxPool, SqlxPrimary};
+pub use primary::OnConflict;
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Redis, RedisSession,
     Role, Term, probe_fn,
 };
+#[cfg(feature = "postgres")]
+pub use probe::{Postgres, PostgresAlive, PostgresSession};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};

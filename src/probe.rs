@@ -11,10 +11,14 @@ use crate::endpoint::Endpoint;
 
 mod error;
 mod observation;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod redis;
 
 pub use error::{ProbeError, ProbeFailure};
 pub use observation::{Authority, Lineage, Observation, Role, Term};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresAlive, PostgresSession};
 pub use redis::{Redis, RedisSession};
 
 /// Observes the role of an endpoint.

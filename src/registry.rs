@@ -28,10 +28,8 @@ use tokio::time::Instant;
 use crate::{
     eject::Update,
     endpoint::Endpoint,
-    hint::Hint,
-    probe::{Observation, ProbeError, Role},
     resolve::{Resolution, ResolveError},
-    set::{EndpointSet, Position},
+    set::{EndpointSet, Position, Reign},
 };
 
 mod answers;
@@ -70,7 +68,8 @@ pub struct Registry<N: NewService> {
     slots: Vec<Slot<N::Service>>,
     cadence: Cadence,
     emptiness: Emptiness,
-    roles: Roles,
+    /// `None` without a probe.
+    roles: Option<Roles>,
     status: Status,
     rng: SmallRng,
     asked_at: Instant,
@@ -84,6 +83,8 @@ pub struct Registry<N: NewService> {
     sizes: [usize; Position::COUNT],
     generation: u64,
     dirty: bool,
+    /// Whether other endpoints are in the set than the tracker follows.
+    relisted: bool,
     added: Vec<Arc<Endpoint>>,
     removed: Vec<Arc<Endpoint>>,
     /// What services are to be told once the readers know.
@@ -99,7 +100,9 @@ impl<N: NewService> Registry<N> {
             slots: Vec::new(),
             cadence: Cadence::new(now, config.jitter_seed),
             emptiness: Emptiness::default(),
-            roles: Roles::default(),
+            roles: config
+                .probe_interval
+                .map(|interval| Roles::new(&config, interval)),
             status: Status::new(service.into()),
             rng: SmallRng::seed_from_u64(!config.jitter_seed),
             config,
@@ -110,6 +113,7 @@ impl<N: NewService> Registry<N> {
             sizes: [0; Position::COUNT],
             generation: 0,
             dirty: false,
+            relisted: false,
             added: Vec::new(),
             removed: Vec::new(),
             fates: Vec::new(),
@@ -173,47 +177,19 @@ impl<N: NewService> Registry<N> {
             self.cadence.refresh(now, &self.config);
         }
         self.admit(|slot| !slot.endpoint.is_warming() || slot.connectivity.is_ejected());
-        self.reposition();
-    }
-
-    /// A probe saw something of the endpoint with this id, or failed to.
-    pub fn on_observed(&mut self, now: Instant, id: u64, result: Result<Observation, ProbeError>) {
-        let mut live = self.slots.iter().filter(|slot| slot.is_live());
-        // A last report of an endpoint that just left says nothing about the set.
-        if live.any(|slot| slot.endpoint.id() == id) {
-            self.roles.observe(now, id, result);
-            self.reposition();
-        }
-    }
-
-    /// An error of the application's own driver hints at something: of this endpoint, on a connection
-    /// that was stamped with this epoch.
-    pub(crate) fn on_hint(&mut self, now: Instant, from: Option<(u64, u64)>, hint: Hint) {
-        let _ = (now, from, hint);
-    }
-
-    /// Whether a primary is accepted.
-    pub(crate) fn has_primary(&self) -> bool {
-        self.sizes[Position::Primary as usize] > 0
-    }
-
-    /// When it was last proved to be it.
-    pub(crate) fn confirmed_at(&self) -> Option<Instant> {
-        self.roles.confirmed_at()
+        self.update(now);
     }
 
     /// Time passed: ends waits, lingers, ejections, claims and staleness that are due.
     pub fn on_tick(&mut self, now: Instant) {
-        if let Some(lease) = self.config.claim_lease {
-            self.roles.expire(now, lease);
-        }
         for slot in &mut self.slots {
             slot.connectivity.expire(now);
         }
         self.drop_stale(now);
         self.end_lingers(now);
         self.admit(|slot| matches!(slot.presence, Presence::Warming { until } if until <= now));
-        self.reposition();
+        self.with_tracker(now, |tracker| tracker.tick(now));
+        self.update(now);
     }
 
     // ===== what the driver asks =====
@@ -226,7 +202,8 @@ impl<N: NewService> Registry<N> {
     /// When to call [`on_tick`](Self::on_tick) or to ask, whichever comes first.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stale = self.stale_deadline();
-        [self.cadence.due(), self.slot_deadline, stale]
+        let roles = self.roles.as_ref().and_then(Roles::deadline);
+        [self.cadence.due(), self.slot_deadline, stale, roles]
             .into_iter()
             .flatten()
             .min()
@@ -254,8 +231,11 @@ impl<N: NewService> Registry<N> {
         Some(Published {
             snapshot: Snapshot {
                 set: Arc::new(
-                    EndpointSet::from_groups(endpoints, sizes, self.generation)
-                        .under(self.roles.reign()),
+                    EndpointSet::from_groups(endpoints, sizes, self.generation).under(
+                        self.roles
+                            .as_ref()
+                            .map_or_else(Reign::default, Roles::reign),
+                    ),
                 ),
                 services: services.into(),
             },
@@ -270,6 +250,14 @@ impl<N: NewService> Registry<N> {
     }
 
     // ===== what follows from an event =====
+
+    /// Takes what changed into the order of the set.
+    fn update(&mut self, now: Instant) {
+        self.follow(now);
+        self.reposition();
+        // The last resort may have taken new ones in.
+        self.follow(now);
+    }
 
     /// Puts every endpoint where its role and its connects say.
     fn reposition(&mut self) {
@@ -288,21 +276,24 @@ impl<N: NewService> Registry<N> {
             config,
             ..
         } = self;
+        let standing = |id| {
+            roles
+                .as_ref()
+                .map_or(Position::Unknown, |roles| roles.position(id))
+        };
         // Where all replicas refuse, there is nothing to fall back to: they stay.
-        let eject_replicas = roles.is_empty()
+        let eject_replicas = roles.is_none()
             || slots.iter().any(|slot| {
-                let is_replica = roles.role(slot.endpoint.id()) == Role::Replica;
+                let is_replica = standing(slot.endpoint.id()) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
         let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
-        let claim = config.claim_lease.and_then(|lease| roles.deadline(lease));
-        let drain = self.draining.iter().map(|(end, _)| *end).min();
-        let mut deadline = [claim, drain].into_iter().flatten().min();
+        let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
             let end = match slot.presence {
-                Presence::Live => {
-                    let position = slot.position(roles, eject_replicas);
+                Presence::Live | Presence::Held => {
+                    let position = slot.position(standing(slot.endpoint.id()), eject_replicas);
                     sizes[position as usize] += 1;
                     self.dirty |= mem::replace(&mut slot.position, position) != position;
                     None
@@ -322,12 +313,7 @@ impl<N: NewService> Registry<N> {
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
-        let probed = config.claim_lease.is_some();
-        self.status.unobserved = if probed {
-            live.saturating_sub(roles.observed())
-        } else {
-            0
-        };
+        self.status.unobserved = roles.as_ref().map_or(0, Roles::unobserved);
     }
 }
 

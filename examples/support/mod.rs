@@ -13,8 +13,12 @@ pub(crate) mod load;
 pub(crate) mod observer;
 mod outcome;
 pub(crate) mod pod;
+#[cfg(feature = "tokio-postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "tokio-postgres")]
+pub(crate) mod switchover;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

@@ -22,8 +22,8 @@ use hickory_server::proto::{
 
 const ORIGIN: &str = "cluster.local.";
 
-/// The named port of every service here, as `ports: [{name: http}]` declares it.
-const PORT_NAME: &str = "_http";
+/// The named ports of the services here, as `ports: [{name: http}]` declares them.
+const PORT_NAMES: [&str; 2] = ["_http", "_postgres"];
 
 /// The ready pods of every service, by `service.namespace`.
 pub(crate) struct Zone {
@@ -56,7 +56,7 @@ impl Zone {
             .unwrap_or_default();
         match labels[..] {
             [port, proto, service, namespace] if port.starts_with('_') => {
-                if (port, proto) != (PORT_NAME, "_tcp") {
+                if !PORT_NAMES.contains(&port) || proto != "_tcp" {
                     return self.negative(ResponseCode::NXDomain);
                 }
                 let pods = self.pods(service, namespace);

@@ -54,7 +54,11 @@ impl fmt::Display for PickError {
             Self::Closed(_) => write!(f, "{service}: the driver of this balancer has ended")?,
             Self::NoCandidate(_) => {
                 let n = status.endpoints();
-                return write!(f, "{service}: the policy takes none of the {n} endpoints");
+                write!(f, "{service}: the policy takes none of the {n} endpoints")?;
+                return match status.primary() {
+                    Some(primary) => write!(f, ": {primary}"),
+                    None => Ok(()),
+                };
             }
             Self::NoEndpoints(_) => write!(f, "{service}: no endpoints")?,
             Self::NoSuchPod { pod, .. } => {

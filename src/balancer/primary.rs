@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{Balancer, shared::Shared};
-use crate::hint::Hint;
+use crate::{hint::Hint, primary::Report};
 
 mod changes;
 mod epochs;
@@ -131,6 +131,19 @@ impl<S> PrimaryView<S> {
     /// once. Coalesced, and never evidence by itself.
     pub fn report(&self, hint: Hint) {
         self.shared.signals.hint(None, hint);
+    }
+
+    /// What is known of the primary, and how each endpoint stands to it: for people, and for decisions outside
+    /// the request path. `None` without a probe, and before it was heard of.
+    pub fn status(&self) -> Option<Arc<Report>> {
+        self.shared.status.load().primary().cloned()
+    }
+
+    /// Accepts terms below the highest that was seen, from now on: for after a restore from a backup, whose
+    /// PostgreSQL goes on in an older timeline. The errors say when this is needed; it is an operator's decision, for
+    /// to a client an old primary looks the same.
+    pub fn forget_term(&self) {
+        self.shared.signals.forget_term();
     }
 
     fn none(&self, kind: NoPrimaryKind) -> NoPrimary {

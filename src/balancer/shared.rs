@@ -54,6 +54,8 @@ pub(crate) struct Signals {
     pub(crate) refresh: AtomicBool,
     /// A connect failed, or succeeded again.
     pub(crate) alarm: AtomicBool,
+    /// An operator restored the data.
+    pub(crate) forget_term: AtomicBool,
     /// What errors of the application's drivers hint at. A few are enough: each makes probes look.
     hints: mpsc::Sender<Reported>,
 }
@@ -123,6 +125,11 @@ impl<S> Shared<S> {
         }
     }
 
+    /// Whether a primary is accepted.
+    pub(crate) fn has_primary(&self) -> bool {
+        self.snapshot.load().set().primary().is_some()
+    }
+
     /// The accepted primary was proved to be it.
     pub(crate) fn confirm(&self, at: Instant) {
         self.epochs.confirm(at);
@@ -183,6 +190,7 @@ impl Signals {
             notify: Notify::new(),
             refresh: AtomicBool::new(false),
             alarm: AtomicBool::new(false),
+            forget_term: AtomicBool::new(false),
             hints,
         };
         (signals, receiver)
@@ -205,6 +213,12 @@ impl Signals {
         if endpoint.connected() {
             self.alarm();
         }
+    }
+
+    /// Lower terms are right from now on.
+    pub(crate) fn forget_term(&self) {
+        self.forget_term.store(true, Relaxed);
+        self.notify.notify_one();
     }
 
     /// Somebody doubts the set.

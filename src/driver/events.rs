@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tracing::{field::display, info, warn};
 
 use crate::{
+    primary::Event,
     registry::{Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
 };
@@ -115,5 +116,48 @@ impl Outage {
             (false, _) => "resolution fails; the last good set stays",
         };
         warn!(service, endpoints, %error, cause, "{message}");
+    }
+}
+
+/// What happened to the primary: WARN for what people must look at, INFO for the rest.
+pub(super) fn primary(service: &str, event: &Event) {
+    match event {
+        Event::Accepted {
+            endpoint,
+            term,
+            generation,
+        } => {
+            let term = term.map(display);
+            info!(service, %endpoint, term, generation, "primary accepted");
+        }
+        Event::Lost { endpoint, why } => warn!(service, %endpoint, %why, "primary lost"),
+        Event::Superseded { old, new } => {
+            warn!(service, %old, %new, "primary superseded while it still claims to be it");
+        }
+        Event::StalePrimary { endpoint, why } => {
+            warn!(service, %endpoint, %why, "stale primary: neither writes nor reads go there");
+        }
+        Event::Conflict { claimants, kept } => {
+            let claimants: Vec<_> = claimants.iter().map(ToString::to_string).collect();
+            let (claimants, kept) = (claimants.join(", "), kept.as_ref().map(display));
+            warn!(
+                service,
+                claimants, kept, "several primaries, and nothing tells who came later"
+            );
+        }
+        Event::SameTermTakeover { old, new, term } => {
+            warn!(service, %old, %new, %term, "another primary in the term of the last");
+        }
+        Event::WrongCluster { endpoint, why } => {
+            warn!(service, %endpoint, %why, "an endpoint of another cluster");
+        }
+        Event::Rebuilt { id } => warn!(service, %id, "the cluster was rebuilt: terms begin anew"),
+        Event::Fenced { endpoint, by } => {
+            warn!(service, %endpoint, %by, "the primary takes no writes")
+        }
+        Event::Mute { endpoint, error } => {
+            let cause = error.source().map(display);
+            warn!(service, %endpoint, %error, cause, "an endpoint does not talk to its probe");
+        }
     }
 }

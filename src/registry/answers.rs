@@ -98,7 +98,7 @@ impl<N: NewService> Registry<N> {
             self.status.stale_since = None;
             self.status.incomplete = false;
             self.remove(now, |_| true);
-            self.reposition();
+            self.update(now);
         }
         self.cadence.on_empty(now, &self.config, negative_ttl, held);
     }
@@ -171,7 +171,10 @@ impl<N: NewService> Registry<N> {
                     if let Some(name) = address.name() {
                         slot.endpoint.label(name);
                     }
-                    if !slot.is_listed() {
+                    if slot.presence == Presence::Held {
+                        slot.presence = Presence::Live;
+                        self.relisted = true;
+                    } else if !slot.is_listed() {
                         slot.presence = Presence::Live;
                         let back = Arc::clone(&slot.endpoint);
                         self.fates.push((Fate::Returned, slot.service.clone()));
@@ -200,7 +203,7 @@ impl<N: NewService> Registry<N> {
         if missing > 0 {
             self.remove(now, |slot| slot.misses >= needed);
         }
-        self.reposition();
+        self.update(now);
         let difference = match added + missing {
             0 => Difference::None,
             changed if changed * 5 >= known_before => Difference::Large,
@@ -222,14 +225,21 @@ impl<N: NewService> Registry<N> {
     /// leave for good.
     fn remove(&mut self, now: Instant, gone: impl Fn(&Slot<N::Service>) -> bool) {
         self.stop_warming(&gone);
+        let accepted = self.accepted();
+        let listed = |slot: &&mut Slot<_>| slot.presence == Presence::Live;
         for slot in self
             .slots
             .iter_mut()
-            .filter(|slot| slot.is_live() && gone(slot))
+            .filter(listed)
+            .filter(|slot| gone(slot))
         {
-            slot.presence = Presence::Absent { since: now };
-            self.roles.forget(slot.endpoint.id());
             slot.misses = 0;
+            self.relisted = true;
+            if accepted == Some(slot.endpoint.id()) {
+                slot.presence = Presence::Held;
+                continue;
+            }
+            slot.presence = Presence::Absent { since: now };
             self.fates.push((Fate::Removed, slot.service.clone()));
             self.removed.push(Arc::clone(&slot.endpoint));
             self.status.removed += 1;
@@ -240,7 +250,7 @@ impl<N: NewService> Registry<N> {
     /// An endpoint whose address another pod has now.
     fn replaced(&mut self, now: Instant, old: Slot<N::Service>) {
         if old.is_live() {
-            self.roles.forget(old.endpoint.id());
+            self.relisted = true;
             self.fates.push((Fate::Removed, old.service.clone()));
             self.removed.push(Arc::clone(&old.endpoint));
             self.status.removed += 1;
@@ -253,6 +263,7 @@ impl<N: NewService> Registry<N> {
         self.added.push(endpoint);
         self.status.added += 1;
         self.dirty = true;
+        self.relisted = true;
     }
 
     /// While settled, one time stands for all slots; this writes it into each.

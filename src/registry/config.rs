@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::primary::OnConflict;
+
 /// Longer than any process lives: durations of settings end here, so that adding one to a time cannot
 /// overflow.
 pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -30,8 +32,13 @@ pub struct Config {
     /// How long a new endpoint may wait for the first connect before it is published. Default `None`,
     /// not at all: a connect inside a cluster is cheaper than capacity that waits.
     pub warm_up: Option<Duration>,
-    /// How long a role claim holds without being observed again. Set from the probe's interval.
-    pub claim_lease: Option<Duration>,
+    /// The time between two questions of the probe; `None` without one, and then there are no roles. An
+    /// observation counts for two of them and a timeout.
+    pub probe_interval: Option<Duration>,
+    /// The most that a question of the probe may take. Default 500 ms.
+    pub probe_timeout: Duration,
+    /// Whom to believe of two that both say they are the primary, where nothing tells who came later.
+    pub on_conflict: OnConflict,
     /// Seed of the order of endpoints; by default one for each process.
     pub order_seed: u64,
     /// Seed of the jitter; by default drawn anew for each registry.
@@ -73,7 +80,8 @@ impl Config {
         self.linger = self.linger.min(FOREVER);
         let deadline = self.warm_up.filter(|deadline| !deadline.is_zero());
         self.warm_up = deadline.map(|deadline| deadline.min(FOREVER));
-        self.claim_lease = self.claim_lease.map(|lease| lease.min(FOREVER));
+        self.probe_interval = self.probe_interval.map(|interval| interval.min(FOREVER));
+        self.probe_timeout = self.probe_timeout.min(FOREVER);
         self
     }
 }
@@ -88,7 +96,9 @@ impl Default for Config {
             max_stale: None,
             linger: Duration::from_secs(30),
             warm_up: None,
-            claim_lease: None,
+            probe_interval: None,
+            probe_timeout: Duration::from_millis(500),
+            on_conflict: OnConflict::default(),
             order_seed: crate::draw::process_seed(),
             jitter_seed: crate::draw::Draw::from_thread().bits(),
         }

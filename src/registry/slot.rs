@@ -4,11 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::roles::Roles;
 use crate::{
     eject::Connectivity,
     endpoint::{Address, Endpoint},
-    probe::Role,
     set::Position,
 };
 
@@ -35,8 +33,12 @@ pub(super) enum Presence {
     /// New, and not in the set yet. A connect succeeds or fails, `until` comes, or no other endpoint
     /// takes requests: Live. Lacking, as below: dropped.
     Warming { until: Instant },
-    /// In the set. Lacking in enough whole answers, confirmed empty or too stale: Absent.
+    /// In the set. Lacking in enough whole answers, confirmed empty or too stale: Absent, or Held if it is
+    /// the accepted primary.
     Live,
+    /// In the set, for it is the primary and goes on saying so, whatever DNS says. Listed again: Live.
+    /// Superseded, lost, or that long ago: Absent.
+    Held,
     /// Not in the set; keeps counters and service. Listed again: Live. Linger over: dropped. A connect
     /// fails: dropped too, but for the service, which drains.
     Absent { since: Instant },
@@ -62,8 +64,9 @@ impl<S> Slot<S> {
         }
     }
 
+    /// Whether it is in the set.
     pub(super) fn is_live(&self) -> bool {
-        self.presence == Presence::Live
+        matches!(self.presence, Presence::Live | Presence::Held)
     }
 
     pub(super) fn is_warming(&self) -> bool {
@@ -72,7 +75,7 @@ impl<S> Slot<S> {
 
     /// Whether it counts as told by DNS: in the set, or waiting to be.
     pub(super) fn is_listed(&self) -> bool {
-        !matches!(self.presence, Presence::Absent { .. })
+        !matches!(self.presence, Presence::Absent { .. } | Presence::Held)
     }
 
     /// Notes that an answer lacks the endpoint; true if that is news about what is listed.
@@ -99,24 +102,15 @@ impl<S> Slot<S> {
         Some(self.seen + limit?)
     }
 
+    /// Its place in the set, by what its role says and what its connects do.
     #[inline]
-    pub(super) fn position(&self, roles: &Roles, eject_replicas: bool) -> Position {
-        let ejected = self.connectivity.is_ejected();
-        if roles.is_empty() {
-            return if ejected {
-                Position::Ejected
-            } else {
-                Position::Unknown
-            };
-        }
-        let id = self.endpoint.id();
-        match roles.role(id) {
+    pub(super) fn position(&self, standing: Position, eject_replicas: bool) -> Position {
+        match standing {
             // Not ejected, whatever its connects do: there is nothing to fall back to.
-            _ if roles.is_primary(id) => Position::Primary,
-            _ if roles.is_stale(id) => Position::Rejected,
-            Role::Replica if !ejected || !eject_replicas => Position::Replica,
-            _ if ejected => Position::Ejected,
-            _ => Position::Unknown,
+            Position::Primary | Position::Rejected => standing,
+            Position::Replica if !eject_replicas => standing,
+            _ if self.connectivity.is_ejected() => Position::Ejected,
+            _ => standing,
         }
     }
 
@@ -124,7 +118,7 @@ impl<S> Slot<S> {
     pub(super) fn drained(self, now: Instant, linger: Duration) -> (Instant, S) {
         let end = match self.presence {
             Presence::Warming { .. } => now,
-            Presence::Live => now + linger,
+            Presence::Live | Presence::Held => now + linger,
             Presence::Absent { since } => since + linger,
         };
         (end, self.service)

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::resolve::{Resolution, ResolveError};
+use crate::{
+    primary::Report,
+    resolve::{Resolution, ResolveError},
+};
 
 /// How discovery is doing: the last outcome, the last good answer, what is pending.
 ///
@@ -19,6 +22,7 @@ pub struct Status {
     pub(super) resolved: bool,
     pub(super) closed: bool,
     pub(super) unobserved: usize,
+    pub(super) primary: Option<Arc<Report>>,
     pub(super) failures: u32,
     pub(super) pending_empty: u32,
     pub(super) incomplete: bool,
@@ -66,6 +70,7 @@ impl Status {
             resolved: false,
             closed: false,
             unobserved: 0,
+            primary: None,
             failures: 0,
             pending_empty: 0,
             incomplete: false,
@@ -90,7 +95,8 @@ impl Status {
                 status.unobserved,
             )
         };
-        key(self) == key(other)
+        let primary = |status: &Self| status.primary.as_ref().map(Arc::as_ptr);
+        key(self) == key(other) && primary(self) == primary(other)
     }
 
     /// The same, with nobody to change it any more.
@@ -168,6 +174,12 @@ impl Status {
     /// How many endpoints the probe has not been heard of yet; 0 without a probe.
     pub fn unobserved(&self) -> usize {
         self.unobserved
+    }
+
+    /// What is known of the primary, and how each endpoint stands to it; `None` without a probe, and before
+    /// there are endpoints.
+    pub fn primary(&self) -> Option<&Arc<Report>> {
+        self.primary.as_ref()
     }
 
     /// Failures in a row.

@@ -46,6 +46,7 @@ impl<N: NewService> Registry<N> {
             self.added.push(Arc::clone(&slot.endpoint));
             self.status.added += 1;
             self.dirty = true;
+            self.relisted = true;
         }
     }
 
@@ -157,7 +158,7 @@ mod tests {
         // After zero replicas.
         let mut hand = of(1);
         hand.nothing();
-        assert_eq!(hand.hosts(), []);
+        assert!(hand.hosts().is_empty());
         hand.answer([2]);
         assert_eq!((hand.hosts(), hand.told()), (vec![2], vec![("removed", 1)]));
     }

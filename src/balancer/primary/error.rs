@@ -2,19 +2,13 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{
-    balancer::shared::Shared,
-    endpoint::Endpoint,
-    registry::{Ago, Status},
-    set::EndpointSet,
-};
+use crate::{balancer::shared::Shared, endpoint::Endpoint, registry::Status};
 
 /// Why there is no primary now. The text names the service, the cause and what each endpoint said.
 #[derive(Clone)]
 pub struct NoPrimary {
     kind: NoPrimaryKind,
     status: Arc<Status>,
-    set: Arc<EndpointSet>,
 }
 
 /// What calls for something else.
@@ -45,7 +39,6 @@ impl NoPrimary {
         Self {
             kind,
             status: shared.status.load_full(),
-            set: Arc::clone(shared.snapshot.load().set()),
         }
     }
 
@@ -54,7 +47,7 @@ impl NoPrimary {
         self.kind
     }
 
-    /// The state of discovery.
+    /// The state of discovery; [`Status::primary`] tells how each endpoint stands to the primary.
     pub fn status(&self) -> &Arc<Status> {
         &self.status
     }
@@ -74,8 +67,16 @@ impl fmt::Display for NoPrimary {
                 return write!(f, "{service}: no primary: this balancer has no probe");
             }
         }
-        for (position, endpoint) in self.set.positions() {
-            write!(f, "; {endpoint}: {position} ({})", Ago(endpoint.since()))?;
+        if let Some(error) = self.status.error() {
+            write!(f, ": {error}")?;
+        }
+        let Some(seen) = self.status.primary() else {
+            return f.write_str(": not resolved yet");
+        };
+        write!(f, ": {seen}")?;
+        if self.status.endpoints() < 2 && self.kind != NoPrimaryKind::Closed {
+            // A pod that is not ready while it is no primary is hidden from who is to find that out.
+            f.write_str("; does the service publish not-ready addresses?")?;
         }
         Ok(())
     }
