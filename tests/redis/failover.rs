@@ -130,7 +130,8 @@ async fn a_failover_by_sentinel_is_followed_and_the_old_master_comes_back_as_a_r
     // The old one comes back empty, as a master: nobody else may see that for the primary.
     cluster.servers[0].start().await.unwrap();
     eventually(&balancer, async || {
-        assert_eq!(balancer.primary().get().unwrap().addr(), new);
+        let primary = balancer.primary().get().unwrap().addr();
+        assert_eq!(primary, new, "{}", sentinel.log());
         cluster.servers[0]
             .info("role")
             .await
