@@ -6,12 +6,7 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    fmt::Display,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt::Display, process::ExitCode, time::Duration};
 
 use headless_lb::{Balancer, Dns, Redis, RedisPrimary};
 use redis::{AsyncConnectionConfig, AsyncTypedCommands, RedisConnectionInfo};
@@ -20,7 +15,7 @@ use support::{
     redis::{Cluster, Server},
     term,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const SERVICE: &str = "redis.workshop";
 const WRITES: u32 = 100;

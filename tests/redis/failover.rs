@@ -18,7 +18,7 @@ fn handle(balancer: &Balancer) -> RedisPrimary {
 }
 
 async fn count(server: &Server, key: &str) -> u32 {
-    let count: Option<u32> = server.ask(&["GET", key]).await.unwrap();
+    let count: Option<u32> = server.ask(&["GET", key]).await.expect("the server answers");
     count.unwrap_or(0)
 }
 
