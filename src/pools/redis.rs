@@ -21,7 +21,7 @@ use crate::tls::Tls;
 use crate::{
     backoff::spread,
     balancer::{PrimaryView, Writer},
-    draw::thread_unit,
+    draw::unit,
 };
 
 mod said;
@@ -224,7 +224,7 @@ impl RedisPrimary {
                 return Err(error);
             }
             *last = Some(error);
-            let pause = spread(AGAIN, 0.8, 1.2, thread_unit());
+            let pause = spread(AGAIN, 0.8, 1.2, unit());
             // Another primary ends it early.
             let _ = timeout(pause, primary.lost()).await;
         }
