@@ -6,7 +6,8 @@
 
 #![allow(
     dead_code,
-    reason = "every program that compiles this module uses a part of it"
+    clippy::duplicate_mod,
+    reason = "every program that compiles this module uses a part of it, and some those of PostgreSQL as well"
 )]
 
 #[path = "postgres/network.rs"]
