@@ -4,6 +4,14 @@
     clippy::disallowed_methods,
     reason = "servers are tasks of their own here"
 )]
+#![cfg_attr(
+    feature = "tls",
+    expect(unreachable_pub, reason = "nothing is reachable from outside a test")
+)]
+
+#[cfg(feature = "tls")]
+#[path = "support/authority.rs"]
+mod certificates;
 
 use std::{
     net::SocketAddr,
@@ -121,4 +129,51 @@ async fn a_name_that_moves_is_followed() {
     let pods = Pods::start(3).await;
     let probe = ByName::new(Name(pods.addresses.clone(), Arc::clone(&pods.leader)));
     pods.are_followed_by(probe).await;
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_page_over_tls_is_read_to_its_end_and_not_from_an_impostor() {
+    use certificates::Authority;
+    use headless_lb::Tls;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsAcceptor;
+
+    let trusted = Authority::new();
+    let identity = trusted.certify("db.prod.svc");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server()));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = vec![0; 1024];
+            let _ = stream.read(&mut request).await;
+            // No length, and an end that TLS is not told of, as Python's servers have it.
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nbody").await;
+            let _ = stream.flush().await;
+        }
+    });
+
+    let primary = async |client, name: &str| {
+        let tls = Tls::service(client, name).unwrap();
+        let db = Balancer::builder(Fixed::new([SocketAddr::from(([127, 0, 0, 1], 5432))]))
+            .probe(HttpStatus::new("/", port).tls(tls))
+            .spawn();
+        let primary = db.primary().wait(Duration::from_secs(3)).await;
+        primary.map(|writer| writer.addr())
+    };
+    primary(trusted.client(), "db.prod.svc").await.unwrap();
+    let other_name = primary(trusted.client(), "cache.prod.svc")
+        .await
+        .unwrap_err();
+    assert!(
+        other_name.to_string().contains("TLS failed"),
+        "{other_name}"
+    );
+    primary(Authority::new().client(), "db.prod.svc")
+        .await
+        .unwrap_err();
 }
