@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     client::Log,
     support::term::{aside, say, table},
-    trial::Trial,
+    trial::{Trial, sign},
 };
 
 /// The most characters of a strip.
@@ -28,10 +28,11 @@ pub(crate) fn timeline(trial: &Trial) {
     println!();
     aside(format!("{:<11}{}", "second", scale.seconds()));
     strip("truth", &scale, |_, to| {
-        sign(last_before(&trial.story.truth, to))
+        last_before(&trial.story.truth, to).unwrap_or('.')
     });
     strip("library", &scale, |_, to| {
-        sign(last_before(&trial.said, to).map(|(number, _)| number))
+        let said = last_before(&trial.said, to).flatten();
+        sign(said.map(|(number, _)| number))
     });
     strip("writes", &scale, |from, to| {
         writes(trial, &trial.log, from, to)
@@ -40,7 +41,7 @@ pub(crate) fn timeline(trial: &Trial) {
         strip("driver", &scale, |from, to| writes(trial, alone, from, to));
     }
     aside(format!(
-        "{:<11}0 1 2: pg-0 pg-1 pg-2   .: nobody   x: failed   one sign is {} ms",
+        "{:<11}0 1 2: pg-0 pg-1 pg-2   .: nobody   ?: two at once   x: failed   one sign is {} ms",
         "",
         scale.step.as_millis()
     ));
@@ -209,14 +210,8 @@ fn writes(trial: &Trial, log: &Log, from: Instant, to: Instant) -> char {
     }
 }
 
-fn sign(number: Option<usize>) -> char {
-    number
-        .and_then(|number| char::from_digit(u32::try_from(number).ok()?, 10))
-        .unwrap_or('.')
-}
-
-/// The last of a row of changes that was before `end`, if it was to somebody.
-fn last_before<T: Copy>(changes: &[(Instant, Option<T>)], end: Instant) -> Option<T> {
+/// The last of a row of changes that was before `end`.
+fn last_before<T: Copy>(changes: &[(Instant, T)], end: Instant) -> Option<T> {
     let before = changes.iter().take_while(|(at, _)| *at < end);
-    before.last().and_then(|(_, what)| *what)
+    before.last().map(|(_, what)| *what)
 }

@@ -17,6 +17,8 @@ pub(crate) mod pod;
 pub(crate) mod postgres;
 #[cfg(feature = "tokio-postgres")]
 pub(crate) mod switchover;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

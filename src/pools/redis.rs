@@ -72,8 +72,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 ///   the new primary, if one is found within a second; a pipeline, of which parts may have been done, ends
 ///   with the error.
 ///
-/// The typed cause of the first two is inside: `error.source()` is an [`io::Error`] whose
-/// [`get_ref`](io::Error::get_ref) is the `NoPrimary` or `Fenced`.
+/// The `NoPrimary` or `Fenced` itself is among the [sources](error::Error::source) of the error.
 ///
 /// Errors are also [hints](Writer::report): the probes look at once.
 ///
@@ -324,9 +323,25 @@ impl Drop for Link {
     }
 }
 
-/// In the driver's error, where [`error::Error::source`] finds it.
+/// In the driver's error, where a walk along the sources finds it.
 fn carrying(cause: impl error::Error + Send + Sync + 'static) -> RedisError {
-    io::Error::other(cause).into()
+    io::Error::other(Carried(cause)).into()
+}
+
+/// An [`io::Error`] passes over what it was made of, and names the source of that.
+#[derive(Debug)]
+struct Carried<E>(E);
+
+impl<E: fmt::Display> fmt::Display for Carried<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<E: error::Error + 'static> error::Error for Carried<E> {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 fn late(primary: &Writer) -> RedisError {

@@ -31,6 +31,7 @@ async fn trial(fault: Fault) -> Trial {
     assert_eq!(trial.switches(), fault.switches(), "{:?}", trial.said);
     assert!(
         trial
+            .log
             .failures()
             .keys()
             .all(|what| !what.contains("checkout")),
