@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use deadpool_postgres::ManagerConfig;
-use headless_lb::{Balancer, Fixed, PgClient, PgConnector, Postgres, SqlxPrimary};
+use headless_lb::{Balancer, Builder, Fixed, PgClient, PgConnector, Postgres, SqlxPrimary};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Mutex;
 use tokio_postgres::{Config, NoTls};
@@ -117,9 +117,12 @@ pub(crate) fn config() -> Config {
 
 /// The servers behind the library, asked by its probe.
 pub(crate) fn balancer(cluster: &Cluster) -> Balancer {
+    builder(cluster).spawn()
+}
+
+pub(crate) fn builder(cluster: &Cluster) -> Builder {
     Balancer::builder(Fixed::new(cluster.addresses()))
         .probe(Postgres::new("probe").password(PASSWORD))
-        .spawn()
 }
 
 /// The first error of type `E` in the chain of causes.
