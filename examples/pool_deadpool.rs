@@ -9,7 +9,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use deadpool_postgres::{ManagerConfig, Pool};
+use deadpool_postgres::ManagerConfig;
 use headless_lb::{Balancer, Fixed, PgConnector, Postgres};
 use support::{
     Result, outcome,
@@ -34,7 +34,7 @@ async fn run() -> Result<Outcome> {
     let mut login = Config::new();
     login.user("app").password(PASSWORD).dbname("postgres");
     let primary = PgConnector::new(db.primary(), login, NoTls);
-    let pool = Pool::builder(primary.manager(ManagerConfig::default())).build()?;
+    let pool = primary.deadpool(ManagerConfig::default()).build()?;
 
     switchover(&mut cluster, async || {
         let client = pool.get().await?;

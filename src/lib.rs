@@ -135,10 +135,12 @@ pub use pools::{PgClient, PgConnectError, PgConnector, PgTls};
 #[cfg(feature = "sqlx")]
 pub use pools::{SqlxPool, SqlxPrimary};
 pub use primary::OnConflict;
+pub use probe::{All, Authoritative, Confirm, FirstOf, all, authority, first};
 pub use probe::{
     Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Redis, RedisSession,
     Role, Term, probe_fn,
 };
+pub use probe::{ByName, ByOrdinal, HttpStatus, Patroni, PatroniCluster, Tcp};
 #[cfg(feature = "postgres")]
 pub use probe::{Postgres, PostgresAlive, PostgresSession};
 pub use registry::{EmptyMode, NewService, Status};

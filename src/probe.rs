@@ -9,17 +9,30 @@ use std::{fmt, future::Future, time::Duration};
 
 use crate::endpoint::Endpoint;
 
+mod combine;
 mod error;
+mod http;
+mod json;
+mod name;
 mod observation;
+mod ordinal;
+mod patroni;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod redis;
+mod tcp;
 
+pub use combine::{All, Authoritative, Confirm, FirstOf, all, authority, first};
 pub use error::{ProbeError, ProbeFailure};
+pub use http::HttpStatus;
+pub use name::ByName;
 pub use observation::{Authority, Lineage, Observation, Role, Term};
+pub use ordinal::ByOrdinal;
+pub use patroni::{Patroni, PatroniCluster};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresAlive, PostgresSession};
 pub use redis::{Redis, RedisSession};
+pub use tcp::Tcp;
 
 /// Observes the role of an endpoint.
 ///

@@ -1,14 +1,15 @@
-//! A pick allocates nothing, by any policy.
+//! A pick allocates nothing, by any policy, and neither does the question who the primary is.
 //!
 //! The allocator counts for the whole process, so this file holds one test.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use headless_lb::{
-    Address, Balancer, Endpoint, First, Fixed, LeastRequest, Policy, Position, PreferReplica,
-    Primary, Random, Replica, Role, RoundRobin, policy_fn, probe_fn,
+    Address, Balancer, Driver, Endpoint, First, Fixed, LeastRequest, Policy, Position,
+    PreferReplica, Primary, Random, Replica, Role, RoundRobin, policy_fn, probe_fn,
 };
 
 #[global_allocator]
@@ -17,8 +18,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 const PICKS: u64 = 1_000;
 
 #[test]
-fn no_pick_allocates() {
-    let db = database();
+fn no_pick_and_no_view_of_the_primary_allocates() {
+    let (db, _driver) = database();
     let policies: [(&str, Arc<dyn Policy>); 9] = [
         ("First", Arc::new(First::new())),
         ("LeastRequest", Arc::new(LeastRequest::new())),
@@ -59,6 +60,24 @@ fn no_pick_allocates() {
         0,
         "pick of a clone"
     );
+    let primary = db.primary();
+    assert_eq!(
+        allocations(|| drop(primary.get().unwrap())),
+        0,
+        "get of the primary"
+    );
+    assert_eq!(
+        allocations(|| drop(primary.wait(Duration::MAX).now_or_never().unwrap().unwrap())),
+        0,
+        "wait while there is a primary"
+    );
+    let writer = primary.get().unwrap();
+    assert_eq!(
+        allocations(|| assert!(writer.is_current())),
+        0,
+        "is_current"
+    );
+    assert_eq!(allocations(|| drop(writer.clone())), 0, "clone of a writer");
     // What is counted is counted: a list of picks is on the heap.
     assert!(allocations(|| drop(db.pick_many(2).unwrap())) >= PICKS);
 }
@@ -71,8 +90,9 @@ fn allocations(mut call: impl FnMut()) -> u64 {
     dhat::HeapStats::get().total_blocks - before
 }
 
-/// Five pods, the first of which is the primary. The driver has done its work and is gone.
-fn database() -> Balancer<Arc<SocketAddr>> {
+/// Five pods, the first of which is the primary. The driver has done its work: without it there would be no
+/// primary.
+fn database() -> (Balancer<Arc<SocketAddr>>, Driver) {
     let pod =
         |i: u8| Address::from(SocketAddr::from(([10, 0, 0, i], 5432))).named(format!("db-{i}"));
     let role = |endpoint: &Endpoint| {
@@ -89,7 +109,8 @@ fn database() -> Balancer<Arc<SocketAddr>> {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (db, driver) = builder.build_with(|endpoint: &Arc<Endpoint>| Arc::new(endpoint.addr()));
+        let (db, mut driver) =
+            builder.build_with(|endpoint: &Arc<Endpoint>| Arc::new(endpoint.addr()));
         let observed = async {
             while !db
                 .endpoints()
@@ -107,9 +128,9 @@ fn database() -> Balancer<Arc<SocketAddr>> {
             }
         };
         tokio::select! {
-            () = driver => unreachable!("a handle is alive"),
+            () = &mut driver => unreachable!("a handle is alive"),
             () = observed => {}
         }
-        db
+        (db, driver)
     })
 }

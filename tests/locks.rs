@@ -1,4 +1,4 @@
-//! The source of a pick names no lock and awaits nothing.
+//! The source of a pick, and of the question who the primary is, names no lock and awaits nothing.
 //!
 //! This reads text, so it is not a proof: what lies beneath may lock too. `arc_swap` promises that its
 //! `load` does not, `Arc` and atomics do not, and the rest of a pick is in these files.
@@ -58,4 +58,38 @@ fn the_picks_of_the_handle_load_one_snapshot_and_await_nothing() {
             "{function}"
         );
     }
+}
+
+/// The view also has what waits: only what answers at once is read.
+#[test]
+fn the_view_of_the_primary_loads_one_snapshot_and_awaits_nothing() {
+    let view = function(include_str!("../src/balancer/primary.rs"), "pub fn get");
+    assert!(view.contains("Writer::of"), "the load is elsewhere: {view}");
+    let writer = include_str!("../src/balancer/primary/writer.rs");
+    let load = function(writer, "fn of");
+    assert_eq!(load.matches("snapshot.load()").count(), 1, "{load}");
+    let current = function(writer, "pub fn is_current");
+    assert!(
+        current.contains("is_after"),
+        "the load is elsewhere: {current}"
+    );
+    let epochs = include_str!("../src/balancer/primary/epochs.rs");
+    let after = function(epochs, "fn is_after");
+    assert_eq!(after.matches(".load(Relaxed)").count(), 1, "{after}");
+    for function in [view, load, current, after] {
+        assert!(
+            BLOCKING.iter().all(|word| !function.contains(word)),
+            "{function}"
+        );
+    }
+}
+
+/// The first function of an `impl` whose text begins so.
+fn function<'a>(text: &'a str, begin: &str) -> &'a str {
+    let start = text
+        .find(&format!("    {begin}("))
+        .or_else(|| text.find(&format!("    pub(super) {begin}(")))
+        .unwrap_or_else(|| panic!("{begin} is elsewhere"));
+    let function = &text[start..];
+    &function[..function.find("\n    }\n").unwrap()]
 }

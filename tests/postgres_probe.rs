@@ -2,6 +2,11 @@
 //!
 //! They come from Debian's packages. Missing servers fail the tests.
 
+#![expect(
+    unreachable_pub,
+    reason = "nothing is reachable from outside a test; `pub` says what a module offers"
+)]
+
 #[path = "../examples/support/mod.rs"]
 mod support;
 

@@ -2,12 +2,15 @@
 
 mod support;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
-use headless_lb::{Balancer, NoPrimaryKind, ProbeFailure};
+use headless_lb::{
+    Balancer, Hint, NoPrimaryKind, Observation, PreferReplica, Primary, ProbeFailure, Replica,
+    Role, RoundRobin, Term,
+};
 use support::{
     roles::{INTERVAL, Nodes},
-    script::{Script, pod, pods},
+    script::{Script, pod, pods, servfail},
 };
 use tokio::{
     sync::mpsc,
@@ -30,7 +33,11 @@ async fn cluster() -> (Nodes, Balancer) {
 }
 
 fn balancer(nodes: &Nodes) -> Balancer {
-    Balancer::builder(Script::new(pods(1..=3)))
+    over(&Script::new(pods(1..=3)), nodes)
+}
+
+fn over(script: &Script, nodes: &Nodes) -> Balancer {
+    Balancer::builder(script.clone())
         .seed(support::seed())
         .probe(nodes.probe())
         .spawn()
@@ -227,4 +234,290 @@ async fn changes_of_the_primary_begin_with_what_is_now_and_end_with_the_last_bal
     }
     drop(db);
     assert!(timeout(SECOND, changes.next()).await.unwrap().is_none());
+}
+
+// ===== the driver: when probes ask =====
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_makes_the_probes_look_at_once_and_many_make_them_look_once() {
+    let (nodes, db) = cluster().await;
+    let writer = db.primary().get().unwrap();
+    sleep(10 * INTERVAL).await;
+    nodes.claim(2, 5); // which a probe would see up to 300 ms later
+    let before = nodes.asked();
+    for _ in 0..100 {
+        writer.report(Hint::NotPrimary);
+    }
+    timeout(60 * MILLISECOND, writer.lost()).await.unwrap();
+    assert_eq!(db.primary().get().unwrap().addr(), pod(2));
+    assert!(nodes.asked() <= before + 6, "{}", nodes.asked() - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_on_a_connection_of_an_older_epoch_asks_nobody() {
+    let (nodes, db) = cluster().await;
+    let old = db.primary().get().unwrap();
+    fail_over(&nodes);
+    old.lost().await;
+    db.primary().wait(SECOND).await.unwrap();
+    nodes.say(1, Role::Replica);
+    sleep(10 * SECOND).await;
+    let (before, start) = (nodes.asked(), Instant::now());
+    while start.elapsed() < 4 * SECOND {
+        old.report(Hint::NotPrimary);
+        sleep(10 * MILLISECOND).await;
+    }
+    // Three nodes, four times a second.
+    assert!(
+        nodes.asked() - before <= 4 * 4 * 3 * 5 / 4,
+        "{}",
+        nodes.asked() - before
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_hurry_while_there_is_no_primary_and_are_calm_while_there_is() {
+    let (nodes, db) = cluster().await;
+    sleep(10 * SECOND).await;
+    let asked_in = async |time: Duration| {
+        let before = nodes.asked();
+        sleep(time).await;
+        nodes.asked() - before
+    };
+    let calm = asked_in(10 * SECOND).await;
+    assert!(
+        (96..=150).contains(&calm),
+        "3 nodes x 4 a second x 10 s: {calm}"
+    );
+    nodes.follow([1]);
+    let hurried = asked_in(2 * SECOND).await;
+    assert!(
+        (80..=150).contains(&hurried),
+        "3 nodes x 20 a second x 2 s: {hurried}"
+    );
+    // T11: what the manager does after half a minute is seen within one interval.
+    sleep(60 * SECOND).await;
+    nodes.claim(3, 5);
+    let start = Instant::now();
+    db.primary().wait(SECOND).await.unwrap();
+    assert!(
+        start.elapsed() <= INTERVAL * 6 / 5 + 20 * MILLISECOND,
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn t11_no_primary_outlives_its_proof_when_every_probe_hangs() {
+    let (nodes, db) = cluster().await;
+    let writer = db.primary().get().unwrap();
+    (1..=3).for_each(|host| nodes.hang(host));
+    // An interval, two timeouts of half a second, and what lies between.
+    timeout(1600 * MILLISECOND, writer.lost()).await.unwrap();
+    assert!(writer.confirmed_ago() <= 1600 * MILLISECOND);
+    let error = db.primary().get().unwrap_err().to_string();
+    assert!(error.contains("no answer in time"), "{error}");
+}
+
+// ===== DNS =====
+
+#[tokio::test(start_paused = true)]
+async fn t04_writes_follow_the_promoted_node_while_dns_says_the_old_or_nothing() {
+    let nodes = Nodes::default();
+    nodes.claim(1, 4);
+    nodes.follow([2, 3]);
+    let script = Script::new(pods(1..=3));
+    let db = over(&script, &nodes);
+    let old = db.primary().wait(SECOND).await.unwrap();
+    script.say(servfail());
+    fail_over(&nodes);
+    old.lost().await;
+    let new = db.primary().wait(SECOND).await.unwrap();
+    assert_eq!(new.addr(), pod(2));
+    // Readiness lags: DNS takes the new primary away, and returns the old one.
+    script.say(pods([1, 3]));
+    sleep(20 * SECOND).await;
+    assert!(new.is_current());
+    assert_eq!(db.primary().get().unwrap().addr(), pod(2));
+    assert!(
+        db.endpoints().len() == 3,
+        "it stays in the set: {}",
+        db.endpoints()
+    );
+    script.say(pods(1..=3));
+    sleep(60 * SECOND).await;
+    assert!(new.is_current(), "nothing was switched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_left_dns_and_does_not_return_is_the_primary_for_thirty_seconds_more() {
+    let nodes = Nodes::default();
+    nodes.claim(1, 4);
+    nodes.follow([2, 3]);
+    let script = Script::new(pods(1..=3));
+    let db = over(&script, &nodes);
+    let writer = db.primary().wait(SECOND).await.unwrap();
+    script.say(pods([2, 3]));
+    sleep(29 * SECOND).await;
+    assert!(writer.is_current());
+    timeout(8 * SECOND, writer.lost()).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(db.endpoints().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn t07_with_one_address_and_no_primary_the_error_asks_for_not_ready_addresses() {
+    let nodes = Nodes::default();
+    nodes.follow([2]);
+    let script = Script::new(pods([2]));
+    let error = over(&script, &nodes)
+        .primary()
+        .wait(SECOND)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("does the service publish not-ready addresses?"),
+        "{error}"
+    );
+    nodes.follow([1, 3]);
+    script.say(pods(1..=3));
+    let error = over(&script, &nodes)
+        .primary()
+        .wait(SECOND)
+        .await
+        .unwrap_err();
+    assert!(!error.to_string().contains("not-ready"), "{error}");
+}
+
+// ===== what is told =====
+
+#[tokio::test(start_paused = true)]
+async fn t05_of_two_claims_the_lower_term_gets_neither_writes_nor_reads_and_the_reason_is_told() {
+    let (nodes, db) = cluster().await;
+    nodes.claim(2, 5); // and 1 goes on in term 4
+    sleep(SECOND).await;
+    assert_eq!(db.primary().get().unwrap().addr(), pod(2));
+    for policy in [
+        db.with_policy(Primary),
+        db.with_policy(PreferReplica(RoundRobin::new())),
+        db.clone(),
+    ] {
+        for _ in 0..20 {
+            assert_ne!(policy.pick().unwrap().addr(), pod(1));
+        }
+    }
+    nodes.fail(2, ProbeFailure::Refused);
+    sleep(SECOND).await;
+    let error = db.primary().get().unwrap_err();
+    assert_eq!(error.kind(), NoPrimaryKind::None);
+    for part in [
+        "term 4 rejected, term 5 was seen on 10.0.0.2",
+        "connection refused",
+        "forget_term()",
+    ] {
+        assert!(
+            error.to_string().contains(part),
+            "`{part}` is not in: {error}"
+        );
+    }
+    let text = db.with_policy(Primary).pick().unwrap_err().to_string();
+    assert!(
+        text.contains("term 4 rejected"),
+        "a pick says it too: {text}"
+    );
+    // The operator restored a backup, and says so.
+    db.primary().forget_term();
+    let restored = db.primary().wait(SECOND).await.unwrap();
+    assert_eq!(restored.addr(), pod(1));
+}
+
+// ===== reads =====
+
+fn at(role: Role, position: u64) -> Observation {
+    Observation::of(role)
+        .in_term(Term::new(4))
+        .at_position(position)
+}
+
+#[tokio::test(start_paused = true)]
+async fn t10_a_replica_that_receives_nothing_leaves_the_bounded_readers_within_a_probe() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 1000));
+    nodes.say(3, at(Role::Replica, 1000));
+    let db = balancer(&nodes);
+    db.primary().wait(SECOND).await.unwrap();
+    let readers = db.with_policy(Replica(RoundRobin::new()).max_lag_bytes(100));
+    sleep(2 * INTERVAL).await;
+    let seen = || {
+        (0..20)
+            .map(|_| readers.pick().unwrap().addr())
+            .collect::<HashSet<_>>()
+    };
+    assert_eq!(seen(), HashSet::from([pod(2), pod(3)]));
+    // An idle primary: no lag, however long.
+    sleep(60 * SECOND).await;
+    assert_eq!(seen(), HashSet::from([pod(2), pod(3)]));
+    nodes.say(1, at(Role::Primary, 5000));
+    nodes.say(2, at(Role::Replica, 5000));
+    sleep(2 * INTERVAL).await;
+    assert_eq!(seen(), HashSet::from([pod(2)]));
+    let late = db
+        .endpoints()
+        .iter()
+        .find(|e| e.addr() == pod(3))
+        .unwrap()
+        .clone();
+    assert_eq!(late.lag_bytes(), Some(4000));
+    sleep(10 * SECOND).await;
+    let lag = late.lag().unwrap();
+    assert!(lag.abs_diff(10 * SECOND) <= 2 * INTERVAL, "{lag:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_reads_what_one_wrote_from_a_replica_that_has_it_or_from_the_primary() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 900));
+    nodes.say(3, at(Role::Replica, 800));
+    let db = balancer(&nodes).with_policy(Replica(RoundRobin::new()));
+    let writer = db.primary().wait(SECOND).await.unwrap();
+    sleep(2 * INTERVAL).await;
+    let has = db
+        .replica_at_least(&writer.wrote_at(900), SECOND)
+        .await
+        .unwrap();
+    assert_eq!(has.addr(), pod(2));
+    // It comes that far while one waits.
+    let written = writer.wrote_at(1000);
+    let (reader, ()) = tokio::join!(db.replica_at_least(&written, 10 * SECOND), async {
+        sleep(2 * SECOND).await;
+        nodes.say(3, at(Role::Replica, 1000));
+    });
+    assert_eq!(reader.unwrap().addr(), pod(3));
+    // None comes that far.
+    let start = Instant::now();
+    let reader = db
+        .replica_at_least(&writer.wrote_at(2000), SECOND)
+        .await
+        .unwrap();
+    assert_eq!((reader.addr(), start.elapsed()), (pod(1), SECOND));
+    // Another primary came since: what was written may be lost, and the replicas cannot tell.
+    nodes.say(1, at(Role::Replica, 1000));
+    nodes.say(
+        2,
+        Observation::of(Role::Primary)
+            .in_term(Term::new(5))
+            .at_position(950),
+    );
+    writer.lost().await;
+    db.primary().wait(SECOND).await.unwrap();
+    let start = Instant::now();
+    let reader = db
+        .replica_at_least(&writer.wrote_at(900), SECOND)
+        .await
+        .unwrap();
+    assert_eq!((reader.addr(), start.elapsed()), (pod(2), Duration::ZERO));
 }

@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_postgres::{Client as Connection, Config, NoTls, types::ToSql};
 
+use super::trial::APP;
 use crate::support::{
     Result,
     postgres::{PASSWORD, sqlstate},
@@ -199,7 +200,7 @@ async fn connect(db: &Balancer, log: &mut Log) -> Result<Held, Ending> {
     config
         .host(primary.addr().ip().to_string())
         .port(primary.addr().port())
-        .user("app")
+        .user(APP)
         .password(PASSWORD)
         .dbname("postgres");
     let connected = primary.run(timeout(DEADLINE, config.connect(NoTls))).await;

@@ -16,7 +16,10 @@ use tokio_postgres::{
     Client as Connection, Config, NoTls, config::TargetSessionAttrs, types::ToSql,
 };
 
-use super::client::{Attempt, DEADLINE, EVERY, Ending, INSERT, Log, PAUSE};
+use super::{
+    client::{Attempt, DEADLINE, EVERY, Ending, INSERT, Log, PAUSE},
+    trial::APP,
+};
 use crate::support::{
     Result,
     postgres::{PASSWORD, sqlstate},
@@ -37,7 +40,7 @@ impl Driver {
     pub(crate) fn start(addresses: &[headless_lb::Address]) -> Self {
         let mut config = Config::new();
         config
-            .user("app")
+            .user(APP)
             .password(PASSWORD)
             .dbname("postgres")
             .target_session_attrs(TargetSessionAttrs::ReadWrite)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::trial::Stage;
+use super::trial::{PROBE, Stage};
 use crate::support::{Result, postgres::Truth};
 
 /// From the fault to the promotion.
@@ -248,11 +248,12 @@ impl Fault {
                 let writable = truth.writable().await?;
                 stage.note("pg-1 and pg-2: promoted, both");
                 stage.story.writable = Some(writable);
+                stage.story.truth.push((writable, '?'));
                 Ok(())
             }
             Self::Saturate => {
                 stage.note("pg-0: no connection left, none for the probe either");
-                let held = stage.cluster.server(0).saturate("probe").await?;
+                let held = stage.cluster.server(0).saturate(PROBE).await?;
                 stage.note("pg-0: full");
                 sleep(Duration::from_secs(3)).await;
                 drop(held);
@@ -263,7 +264,7 @@ impl Fault {
                 for _ in 0..5 {
                     stage.note("all: the probe's session is ended");
                     for server in stage.cluster.servers() {
-                        server.terminate("probe").await?;
+                        server.terminate(PROBE).await?;
                     }
                     sleep(Duration::from_millis(400)).await;
                 }

@@ -22,8 +22,8 @@ const FENCED: Duration = Duration::from_millis(1350);
 /// Of a median one can speak from so many trials on.
 const ENOUGH: usize = 5;
 
-/// At 100 writes a second, one probe interval of 250 ms.
-const STALE: usize = 25;
+/// At 100 writes a second, one probe interval of 250 ms with its jitter of 20 %.
+const STALE: usize = 30;
 
 /// One goal: what it is, what was reached, and whether that is enough.
 struct Goal {
@@ -266,7 +266,7 @@ fn of<'t>(trials: &'t [Trial], faults: &'t [Fault]) -> impl Iterator<Item = &'t 
 }
 
 /// Ascending. One that never came counts as the longest.
-fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
+pub(crate) fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
     let first = |trial: &Trial| trial.first_write(&trial.log).unwrap_or(Duration::MAX);
     let mut all: Vec<_> = of(trials, faults).map(first).collect();
     all.sort_unstable();
@@ -274,7 +274,7 @@ fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
 }
 
 /// Of values in ascending order, the nearest rank.
-fn percentile(values: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(values: &[Duration], percent: usize) -> Duration {
     let rank = (values.len() * percent).div_ceil(100).max(1);
     values.get(rank - 1).copied().unwrap_or_default()
 }

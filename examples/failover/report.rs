@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use crate::{
     client::Log,
-    support::term::{aside, say, table},
-    trial::Trial,
+    goals,
+    support::term::{aside, heading, say, table},
+    trial::{Trial, sign},
 };
 
 /// The most characters of a strip.
@@ -28,10 +29,11 @@ pub(crate) fn timeline(trial: &Trial) {
     println!();
     aside(format!("{:<11}{}", "second", scale.seconds()));
     strip("truth", &scale, |_, to| {
-        sign(last_before(&trial.story.truth, to))
+        last_before(&trial.story.truth, to).unwrap_or('.')
     });
     strip("library", &scale, |_, to| {
-        sign(last_before(&trial.said, to).map(|(number, _)| number))
+        let said = last_before(&trial.said, to).flatten();
+        sign(said.map(|(number, _)| number))
     });
     strip("writes", &scale, |from, to| {
         writes(trial, &trial.log, from, to)
@@ -40,7 +42,7 @@ pub(crate) fn timeline(trial: &Trial) {
         strip("driver", &scale, |from, to| writes(trial, alone, from, to));
     }
     aside(format!(
-        "{:<11}0 1 2: pg-0 pg-1 pg-2   .: nobody   x: failed   one sign is {} ms",
+        "{:<11}0 1 2: pg-0 pg-1 pg-2   .: nobody   ?: two at once   x: failed   one sign is {} ms",
         "",
         scale.step.as_millis()
     ));
@@ -93,6 +95,58 @@ pub(crate) fn side_by_side(trials: &[Trial]) {
             "driver alone",
             "stale",
             "driver alone",
+        ],
+        &rows,
+    );
+}
+
+/// What several trials of one fault have in common, if there are several.
+pub(crate) fn medians(trials: &[Trial]) {
+    let mut faults: Vec<_> = trials.iter().map(|trial| trial.fault).collect();
+    faults.dedup();
+    let rows: Vec<_> = faults
+        .into_iter()
+        .filter_map(|fault| {
+            let these = trials.iter().filter(|trial| trial.fault == fault);
+            let number = these.clone().count();
+            let first = goals::first_writes(trials, &[fault]);
+            let mut gaps: Vec<_> = these.clone().map(|trial| trial.gap(&trial.log)).collect();
+            gaps.sort_unstable();
+            let stale = these.map(|trial| trial.stale_writes(&trial.log)).max()?;
+            let of = |values: &[Duration], percent| {
+                let value = goals::percentile(values, percent);
+                if value == Duration::MAX {
+                    "-".to_owned()
+                } else {
+                    format!("{:.0}", ms(value))
+                }
+            };
+            (number > 1).then(|| {
+                [
+                    fault.name().to_owned(),
+                    number.to_string(),
+                    of(&first, 50),
+                    of(&first, 99),
+                    of(&gaps, 50),
+                    of(&gaps, 99),
+                    stale.to_string(),
+                ]
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    heading("all trials");
+    table(
+        [
+            "",
+            "trials",
+            "first write p50 ms",
+            "p99",
+            "gap p50 ms",
+            "p99",
+            "stale at most",
         ],
         &rows,
     );
@@ -209,14 +263,8 @@ fn writes(trial: &Trial, log: &Log, from: Instant, to: Instant) -> char {
     }
 }
 
-fn sign(number: Option<usize>) -> char {
-    number
-        .and_then(|number| char::from_digit(u32::try_from(number).ok()?, 10))
-        .unwrap_or('.')
-}
-
-/// The last of a row of changes that was before `end`, if it was to somebody.
-fn last_before<T: Copy>(changes: &[(Instant, Option<T>)], end: Instant) -> Option<T> {
+/// The last of a row of changes that was before `end`.
+fn last_before<T: Copy>(changes: &[(Instant, T)], end: Instant) -> Option<T> {
     let before = changes.iter().take_while(|(at, _)| *at < end);
-    before.last().and_then(|(_, what)| *what)
+    before.last().map(|(_, what)| *what)
 }

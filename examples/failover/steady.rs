@@ -10,7 +10,7 @@ use crate::{
         ClusterDns, Result,
         postgres::{Cluster, Network, Relay, Session},
     },
-    trial::{NAME, PATIENCE, SERVICE, probe},
+    trial::{APP, NAME, PATIENCE, PROBE, SERVICE, probe},
 };
 
 const WATCHED: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ impl Steady {
 /// Messages a second, the server's time for each, and connections.
 async fn probes(cluster: &Cluster, relay: &Relay) -> Result<(f64, Duration, u32)> {
     let session = cluster.server(2).session().await?;
-    let backends = "FROM pg_stat_activity WHERE usename = 'probe'";
+    let backends = format!("FROM pg_stat_activity WHERE usename = '{PROBE}'");
     let connections = session.text(&format!("SELECT count(*) {backends}")).await?;
     let pid = session.text(&format!("SELECT min(pid) {backends}")).await?;
     // Its first field is the time on a processor, in nanoseconds.
@@ -121,7 +121,7 @@ async fn connects(db: &Balancer) -> Result<(Duration, Duration)> {
         let primary = db.primary().wait(PATIENCE).await?;
         waits.push(begin.elapsed());
         let begin = Instant::now();
-        Session::open(primary.addr(), "app").await?;
+        Session::open(primary.addr(), APP).await?;
         connects.push(begin.elapsed());
     }
     waits.sort_unstable();

@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
-    future::{Future, ready},
+    future::{Future, poll_fn, ready},
     io,
     ops::Deref,
+    pin::pin,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -236,6 +237,19 @@ impl SqlxPool {
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, Fenced> {
+        let work = async {
+            let mut work = pin!(work);
+            poll_fn(|context| {
+                let done = work.as_mut().poll(context);
+                if done.is_pending() && !self.writer.is_current() {
+                    // `work` is dropped next. The connections of a pool that is marked closed are closed
+                    // then; of an open one they would first wait for their answers, if need be for ever.
+                    drop(self.pool.close());
+                }
+                done
+            })
+            .await
+        };
         let done = self.writer.run(work).await?;
         if let Err(error) = &done {
             self.report(error);

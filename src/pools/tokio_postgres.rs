@@ -55,7 +55,7 @@ impl<T> PgTls for T where
 {
 }
 
-/// Connects to the primary with tokio-postgres; the manager of a bb8 pool, and what makes one for
+/// Connects to the primary with tokio-postgres; the manager of a bb8 pool, and what makes a pool of
 /// deadpool.
 ///
 /// ```no_run

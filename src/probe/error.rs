@@ -97,6 +97,28 @@ impl ProbeError {
         Self::new(ProbeFailure::Closed, error)
     }
 
+    /// The same failure, of somebody who only speaks for the node: it ends no claim alone.
+    #[must_use]
+    pub(super) fn unproven(self) -> Self {
+        Self {
+            definitive: false,
+            ..self
+        }
+    }
+
+    /// The same failure, with what went wrong before it.
+    #[must_use]
+    pub(super) fn after(self, before: &Self) -> Self {
+        Self {
+            source: format!("{}; before: {}", self.text(), before.text()).into(),
+            ..self
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{}: {}", self.failure, self.source)
+    }
+
     /// The kind.
     pub fn failure(&self) -> ProbeFailure {
         self.failure

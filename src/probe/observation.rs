@@ -181,6 +181,50 @@ impl Observation {
         self
     }
 
+    /// The same in another role.
+    #[must_use]
+    pub(super) const fn in_role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    /// A primary that may not be one, for `reason`. Without its term: the claim of who is no primary must not
+    /// overrule that of who is.
+    #[must_use]
+    pub(super) fn disowned(mut self, reason: &'static str) -> Self {
+        self.role = Role::Primary;
+        self.without_term().fenced_by(reason)
+    }
+
+    /// The same, in no term that is known.
+    #[must_use]
+    pub(super) const fn without_term(mut self) -> Self {
+        self.term = None;
+        self
+    }
+
+    /// What this one does not tell, as the other tells it: all but the role, and who says so.
+    #[must_use]
+    pub(super) fn completed_by(self, other: &Self) -> Self {
+        Self {
+            fence: self.fence.or_else(|| other.fence.clone()),
+            term: self.term.or(other.term),
+            lineage: self.lineage.or_else(|| other.lineage.clone()),
+            position: self.position.or(other.position),
+            valid_for: self.valid_for.or(other.valid_for),
+            points_to: self.points_to.or(other.points_to),
+            ..self
+        }
+    }
+
+    /// The same, this long ago: what changes by the moment is not known any more.
+    #[must_use]
+    pub(super) fn aged(mut self, age: Duration) -> Self {
+        self.position = None;
+        self.valid_for = self.valid_for.map(|time| time.saturating_sub(age));
+        self
+    }
+
     /// The role.
     pub const fn role(&self) -> Role {
         self.role

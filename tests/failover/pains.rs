@@ -18,13 +18,13 @@ use crate::{
         ClusterDns,
         postgres::{Cluster, PASSWORD, Session, Truth},
     },
-    trials::trial::{NAME, SERVICE, probe},
+    trials::trial::{APP, NAME, SERVICE, probe},
 };
 
 /// Writes over a new connection to whoever is the primary: the number of the server that took it.
 async fn write(db: &Db) -> Option<usize> {
     let primary = db.balancer.primary().wait(PATIENCE).await.ok()?;
-    let session = Session::open(primary.addr(), "app").await.ok()?;
+    let session = Session::open(primary.addr(), APP).await.ok()?;
     let write = session.text(
         "INSERT INTO writes (id) SELECT count(*) FROM writes RETURNING host(inet_server_addr())",
     );
@@ -48,7 +48,7 @@ async fn t02_a_name_and_a_role_give_a_writable_connection_in_under_15_lines() {
     let (client, connection) = tokio_postgres::Config::new()
         .host(primary.addr().ip().to_string())
         .port(primary.addr().port())
-        .user("app")
+        .user(APP)
         .password(PASSWORD)
         .dbname("postgres")
         .connect(tokio_postgres::NoTls)
@@ -94,10 +94,12 @@ async fn connects(db: &Db) -> (Duration, Duration) {
     let (mut waits, mut connects) = (Vec::new(), Vec::new());
     for _ in 0..41 {
         let begin = Instant::now();
-        let primary = db.balancer.primary().wait(PATIENCE).await.unwrap();
+        let primary = db.balancer.primary().wait(PATIENCE).await;
         waits.push(begin.elapsed());
         let begin = Instant::now();
-        Session::open(primary.addr(), "app_trust").await.unwrap();
+        let primary = primary.expect("another server hangs, not the primary");
+        let session = Session::open(primary.addr(), APP).await;
+        session.expect("the primary takes connections");
         connects.push(begin.elapsed());
     }
     waits.sort_unstable();
@@ -127,7 +129,7 @@ async fn t04_writes_follow_the_promoted_node_whatever_dns_says() {
         primary.lost().await;
     };
     println!("pg-1 after {:?}", dns_says_nobody.elapsed());
-    Session::open(primary.addr(), "app").await.unwrap();
+    Session::open(primary.addr(), APP).await.unwrap();
     drop(dns);
     cluster.follow(2, 1).await.unwrap();
     cluster.streaming(1, 1).await.unwrap();
@@ -160,6 +162,26 @@ async fn t05_of_two_primaries_only_the_newer_gets_anything() {
         sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(write(&db).await, Some(1));
+}
+
+#[tokio::test]
+async fn a_primary_that_is_lost_and_returns_is_told_to_those_who_follow() {
+    let db = Db::start().await;
+    let mut changes = db.balancer.primary().subscribe();
+    let first = changes.next().await.unwrap().unwrap();
+    db.cluster.server(0).kill_backend().await.unwrap();
+    let again = async {
+        loop {
+            if let Ok(primary) = changes.next().await.unwrap()
+                && primary.epoch() > first.epoch()
+            {
+                return primary;
+            }
+        }
+    };
+    let again = timeout(PATIENCE, again).await.expect("told");
+    assert_eq!(again.addr(), first.addr());
+    assert_eq!(again.generation(), first.generation());
 }
 
 #[tokio::test]

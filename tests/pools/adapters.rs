@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use deadpool_postgres::ManagerConfig;
-use headless_lb::{Balancer, Fixed, PgClient, PgConnector, Postgres, SqlxPrimary};
+use headless_lb::{Balancer, Builder, Fixed, PgClient, PgConnector, Postgres, SqlxPrimary};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Mutex;
 use tokio_postgres::{Config, NoTls};
@@ -47,8 +47,7 @@ impl Adapters {
     /// As `app`, which waits so long for a primary.
     pub(crate) fn new(db: &Balancer, within: Duration) -> Self {
         let connector = PgConnector::new(db.primary(), config(), NoTls).within(within);
-        let manager = connector.clone().manager(ManagerConfig::default());
-        let deadpool = deadpool_postgres::Pool::builder(manager).max_size(8);
+        let deadpool = connector.clone().deadpool(ManagerConfig::default());
         let login = PgConnectOptions::new_without_pgpass()
             .username("app")
             .password(PASSWORD)
@@ -58,7 +57,10 @@ impl Adapters {
             .test_before_acquire(false);
         Self {
             kept: Mutex::default(),
-            deadpool: deadpool.build().expect("no timeouts, so no runtime"),
+            deadpool: deadpool
+                .max_size(8)
+                .build()
+                .expect("no timeouts, so no runtime"),
             bb8: bb8::Pool::builder()
                 .max_size(8)
                 .connection_timeout(within)
@@ -115,9 +117,12 @@ pub(crate) fn config() -> Config {
 
 /// The servers behind the library, asked by its probe.
 pub(crate) fn balancer(cluster: &Cluster) -> Balancer {
+    builder(cluster).spawn()
+}
+
+pub(crate) fn builder(cluster: &Cluster) -> Builder {
     Balancer::builder(Fixed::new(cluster.addresses()))
         .probe(Postgres::new("probe").password(PASSWORD))
-        .spawn()
 }
 
 /// The first error of type `E` in the chain of causes.

@@ -36,6 +36,11 @@ impl Believed {
         self.number.store(number, Relaxed);
     }
 
+    /// Whether a probe is there that asks it.
+    pub(crate) fn is_asked(&self) -> bool {
+        Arc::strong_count(&self.number) > 1
+    }
+
     /// Asks every 50 ms.
     pub(crate) fn balancer(&self, servers: Vec<Address>) -> Balancer {
         let (believed, places) = (self.clone(), servers.clone());

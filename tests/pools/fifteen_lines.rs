@@ -13,7 +13,7 @@ type Done = Result<(), BoxError>;
 mod programs {
     use std::time::Duration;
 
-    use deadpool_postgres::{ManagerConfig, Pool};
+    use deadpool_postgres::ManagerConfig;
     use headless_lb::{Balancer, PgConnector, Postgres, Resolve, SqlxPrimary};
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use tokio_postgres::NoTls;
@@ -40,7 +40,7 @@ mod programs {
             .spawn();
         let config = format!("user={role} password='{secret}' dbname=postgres").parse()?;
         let primary = PgConnector::new(db.primary(), config, NoTls);
-        let pool = Pool::builder(primary.manager(ManagerConfig::default())).build()?;
+        let pool = primary.deadpool(ManagerConfig::default()).build()?;
         pool.get().await?.execute(WRITE, &[]).await?;
         Ok(())
     }

@@ -91,7 +91,7 @@ async fn serve(
 ) -> io::Result<()> {
     let mut bytes = [0; 1024];
     // The startup message, which is not looked at.
-    stream.read(&mut bytes).await?;
+    let _startup = stream.read(&mut bytes).await?;
     tokio::select! {
         _ = allowed.wait_for(|allowed| *allowed) => {}
         // It does not wait.

@@ -3,7 +3,8 @@
 use std::{pin::pin, time::Duration};
 
 use futures_util::poll;
-use headless_lb::{Balancer, PgConnector};
+use headless_lb::{Balancer, PgConnector, SqlxPrimary};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::{
     task::yield_now,
     time::{sleep, timeout},
@@ -12,7 +13,7 @@ use tokio_postgres::NoTls;
 
 use crate::{
     adapters::{BoxError, config},
-    believed::Believed,
+    believed::{Believed, NONE},
     greeter::Greeter,
 };
 
@@ -90,5 +91,51 @@ async fn a_statement_that_is_begun_after_the_loss_is_never_sent() -> Result<(), 
         timeout(SECOND, old.left()).await?;
     }
     assert_eq!(old.heard(), 0);
+    Ok(())
+}
+
+fn sqlx_primary(db: &Balancer) -> SqlxPrimary {
+    let login = PgConnectOptions::new_without_pgpass();
+    SqlxPrimary::spawn(db.primary(), login, PgPoolOptions::new())
+}
+
+#[tokio::test]
+async fn a_pool_of_sqlx_is_exchanged_although_nobody_asks_for_one() -> Result<(), BoxError> {
+    let (_old, new, believed, db) = pair(true).await?;
+    let primary = sqlx_primary(&db);
+    let first = primary.pool(SECOND).await?;
+    assert_eq!(
+        primary.pool(SECOND).await?.writer().epoch(),
+        first.writer().epoch()
+    );
+    believed.set(1);
+    timeout(SECOND, first.close_event()).await?;
+    let second = primary.pool(SECOND).await?;
+    assert_eq!(second.writer().addr(), new.addr);
+    assert!(!second.is_closed());
+    // Lost, with nobody to follow.
+    believed.set(NONE);
+    timeout(SECOND, second.close_event()).await?;
+    primary.pool(100 * MILLISECOND).await.unwrap_err();
+    Ok(())
+}
+
+#[tokio::test]
+async fn discovery_ends_with_the_last_handle_and_the_last_connection() -> Result<(), BoxError> {
+    let (_old, _new, believed, db) = pair(true).await?;
+    let connector = PgConnector::new(db.primary(), config(), NoTls);
+    let client = connector.connect().await?;
+    let primary = sqlx_primary(&db);
+    let pool = primary.pool(SECOND).await?;
+    drop((db, connector, primary));
+    sleep(200 * MILLISECOND).await;
+    assert!(believed.is_asked(), "a connection and a pool are left");
+    drop((client, pool));
+    let ended = async {
+        while believed.is_asked() {
+            sleep(MILLISECOND).await;
+        }
+    };
+    timeout(SECOND, ended).await?;
     Ok(())
 }

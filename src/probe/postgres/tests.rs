@@ -1,10 +1,11 @@
 //! The probe against a scripted server: what it says when, in which pieces, and how it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::yield_now,
+    time::timeout,
 };
 
 use super::{Postgres, PostgresSession, complaint::Broken};
@@ -148,7 +149,7 @@ async fn open_in(
     }
     let opened = match opened {
         Some(opened) => opened,
-        None => opening.await,
+        None => soon(opening).await,
     };
     (peer, opened)
 }
@@ -160,6 +161,12 @@ async fn open_until_end(probe: &Postgres, said: &[u8]) -> Result<Observation, Pr
     server.shutdown().await.unwrap();
     let opened = PostgresSession::open(Box::new(client), &probe.login, false, NONCE).await;
     opened.map(|(_, seen)| seen).map_err(Broken::opening)
+}
+
+/// Nothing here takes long: a wait that does not end is a failure.
+async fn soon<F: Future>(answer: F) -> F::Output {
+    let answered = timeout(Duration::from_secs(10), answer).await;
+    answered.expect("an answer")
 }
 
 async fn opened(said: &[u8]) -> (Peer, PostgresSession, Observation) {

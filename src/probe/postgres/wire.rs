@@ -14,6 +14,7 @@ const ONE_READ: usize = 1024;
 /// Protocol 3.0, which every server since 7.4 speaks.
 const VERSION: i32 = 3 << 16;
 /// Takes the place of a version: the client wants TLS.
+#[cfg(any(test, feature = "tls"))]
 const SSL_REQUEST: i32 = 1234 << 16 | 5679;
 
 /// The peer does not speak the protocol as we know it.
@@ -140,6 +141,7 @@ fn columns(mut reader: Reader<'_>) -> Option<Vec<Column>> {
 }
 
 /// Asks for TLS.
+#[cfg(any(test, feature = "tls"))]
 pub(super) fn ssl_request() -> Vec<u8> {
     lengthened(&[], |body| body.extend(SSL_REQUEST.to_be_bytes()))
 }

@@ -1,7 +1,5 @@
 //! Every piece, every cut, and what nobody should say: an answer or an error with a name, at once.
 
-use std::time::Duration;
-
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;
@@ -82,7 +80,7 @@ async fn garbage_in_place_of_any_byte_is_heard_to_its_end() {
         garbled[at] ^= rng.random_range(1..=255);
         // Some bytes do not matter. None makes it wait for what does not come, panic or go on without end.
         let heard = open_until_end(&probe, &garbled);
-        let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+        let heard = timeout(Duration::from_secs(10), heard).await;
         assert!(heard.is_ok(), "seed {seed}, byte {at}: {:?}", garbled[at]);
     }
 }

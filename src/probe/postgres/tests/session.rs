@@ -13,7 +13,7 @@ async fn ask(
     answers: &[&[u8]],
 ) -> Result<Observation, Broken> {
     peer.say(&answers.concat()).await;
-    session.observe(wants_position).await
+    soon(session.observe(wants_position)).await
 }
 
 #[tokio::test]
@@ -203,18 +203,18 @@ async fn what_ends_a_session_signals_and_fails_the_next_question() {
     ] {
         let (mut peer, mut session, _) = opened(&primary()).await;
         peer.say(&complaint(tag, severity, code, "the end")).await;
-        session.interrupted().await;
+        soon(session.interrupted()).await;
         // A second wait is over at once, too.
-        session.interrupted().await;
-        let error = session.observe(false).await.unwrap_err().on_session();
+        soon(session.interrupted()).await;
+        let error = soon(session.observe(false)).await.unwrap_err().on_session();
         assert_eq!(error.failure(), ProbeFailure::Closed);
         assert_eq!(why(&error), format!("the end (SQLSTATE {code})"));
         assert!(!error.is_definitive(), "only opening anew tells");
     }
     let (peer, mut session, _) = opened(&primary()).await;
     drop(peer);
-    session.interrupted().await;
-    let error = session.observe(false).await.unwrap_err().on_session();
+    soon(session.interrupted()).await;
+    let error = soon(session.observe(false)).await.unwrap_err().on_session();
     assert_eq!(error.failure(), ProbeFailure::Closed);
 }
 
@@ -224,7 +224,7 @@ async fn an_end_that_nobody_waited_for_is_told_by_the_next_question() {
     peer.say(&complaint(b'E', "FATAL", "57P01", "the end"))
         .await;
     drop(peer);
-    let error = session.observe(false).await.unwrap_err().on_session();
+    let error = soon(session.observe(false)).await.unwrap_err().on_session();
     assert_eq!(why(&error), "the end (SQLSTATE 57P01)");
 }
 
@@ -256,7 +256,7 @@ async fn a_signal_in_pieces_survives_every_wait_that_is_given_up() {
     }
     peer.say(&[*last]).await;
     assert!(is_over(&mut session).await);
-    let error = session.observe(false).await.unwrap_err().on_session();
+    let error = soon(session.observe(false)).await.unwrap_err().on_session();
     assert_eq!(why(&error), "the end (SQLSTATE 57P01)");
 }
 
@@ -276,8 +276,8 @@ async fn a_question_after_half_a_push_hears_the_other_half() {
 async fn garbage_while_idle_ends_the_session() {
     let (mut peer, mut session, _) = opened(&primary()).await;
     peer.say(b"Z\0\0\0\x05I").await;
-    session.interrupted().await;
-    let error = session.observe(false).await.unwrap_err().on_session();
+    soon(session.interrupted()).await;
+    let error = soon(session.observe(false)).await.unwrap_err().on_session();
     assert_eq!(error.failure(), ProbeFailure::Other);
 }
 
