@@ -29,9 +29,10 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// ```
 /// use headless_lb::{Balancer, Fixed, Redis};
+/// use std::net::SocketAddr;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let pods = Fixed::new(["10.244.1.7:6379", "10.244.2.4:6379"].map(|pod| pod.parse().unwrap()));
+/// let pods = Fixed::new([7, 8].map(|host| SocketAddr::from(([10, 244, 1, host], 6379))));
 /// let cache = Balancer::builder(pods)
 ///     .probe(Redis::new().username("probe").password("secret"))
 ///     .spawn();

@@ -158,8 +158,8 @@ async fn a_master_that_comes_back_empty_before_the_failover_does_not_come_betwee
     while start.elapsed() < Duration::from_secs(1) {
         match redis.incr("count", 1).await {
             Ok(_) => written += 1,
-            // The connection broke under it.
-            Err(error) => assert!(written == 0 && error.is_connection_dropped(), "{error}"),
+            // It was in flight when the master was killed.
+            Err(error) => assert_eq!(written, 0, "{error}"),
         }
         sleep(Duration::from_millis(5)).await;
     }

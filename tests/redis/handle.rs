@@ -193,7 +193,15 @@ async fn clones_share_one_connection_which_ends_with_the_last_of_them() {
         ours.count()
     };
     assert_eq!(connections().await, 1);
-    drop(redis);
+    // Nobody waits any more for what this one waits for.
+    let mut blocked = redis.clone();
+    let mut forever = redis::cmd("BLPOP");
+    forever.arg("nothing").arg(0);
+    let waited = forever.query_async::<redis::Value>(&mut blocked);
+    timeout(Duration::from_millis(100), waited)
+        .await
+        .unwrap_err();
+    drop((blocked, redis));
     until("the connection has ended", async || {
         Ok(connections().await == 0)
     })
