@@ -26,7 +26,7 @@ pub enum Reason {
         /// What keeps it from them: the name of a setting, say.
         by: Arc<str>,
     },
-    /// [`forget_term`](super) was called, and its claim was not fresh.
+    /// `forget_term` was called, and its claim was not fresh.
     Forgotten,
     /// It was not asked for longer than an answer counts: the program was starved, or the probe hangs.
     LeaseOver,

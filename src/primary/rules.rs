@@ -511,6 +511,25 @@ fn primary_r11_nothing_is_rebuilt_while_one_node_claims_the_old_data_or_may_stil
 }
 
 #[test]
+fn primary_r11_one_claim_of_the_old_data_is_enough_to_rebuild_nothing() {
+    let mut hand = ByHand::stable(3, primary_of("x", None));
+    hand.say(1, primary_of("y", Some("x")));
+    for _ in 0..5 {
+        hand.say(0, primary_of("empty", None));
+        hand.say(2, primary_of("x", None));
+        hand.fail(1, ProbeFailure::Refused);
+    }
+    assert_eq!(hand.accepted(), None);
+    hand.say(2, replica());
+    for _ in 0..3 {
+        hand.say(0, primary_of("empty", None));
+        hand.say(2, replica());
+        hand.fail(1, ProbeFailure::Refused);
+    }
+    assert_eq!(hand.accepted(), Some(0));
+}
+
+#[test]
 fn primary_r12_a_fenced_claim_is_not_accepted_and_stops_writes_to_the_older_term() {
     let mut hand = ByHand::stable(2, primary_in(4));
     let setting = "default_transaction_read_only";
