@@ -7,6 +7,8 @@ use tokio::time::timeout;
 use super::{Observation, Probe, ProbeError, ProbeFailure, Role};
 use crate::endpoint::Endpoint;
 
+#[cfg(test)]
+mod cases;
 mod confirm;
 
 pub use confirm::{Authoritative, Confirm, authority};
