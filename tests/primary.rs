@@ -521,3 +521,20 @@ async fn one_reads_what_one_wrote_from_a_replica_that_has_it_or_from_the_primary
         .unwrap();
     assert_eq!((reader.addr(), start.elapsed()), (pod(2), Duration::ZERO));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_lost_and_returns_is_told_to_those_who_follow() {
+    let (nodes, db) = cluster().await;
+    let mut changes = db.primary().subscribe();
+    let first = changes.next().await.unwrap().unwrap();
+    nodes.fail(1, ProbeFailure::Recovering);
+    assert!(changes.next().await.unwrap().is_err());
+    nodes.claim(1, 4);
+    let again = timeout(SECOND, changes.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(again.generation(), first.generation());
+    assert!(again.is_current() && !first.is_current());
+}

@@ -24,9 +24,9 @@ use tokio::time::{Instant, sleep};
 
 /// A server, and the network whose first address it has.
 async fn lone(options: &[&str]) -> (Server, Network) {
-    let network = Network::claim().unwrap();
+    let network = Network::claim().expect("a loopback network is free");
     let mut server = Server::new("redis-0", network.address(0), options);
-    server.start().await.unwrap();
+    server.start().await.expect("the server starts");
     (server, network)
 }
 
@@ -67,8 +67,8 @@ async fn seen(probe: Redis, addr: SocketAddr) -> Result<Observation, ProbeError>
 /// Only a balancer makes endpoints.
 async fn endpoint(addr: SocketAddr) -> Arc<Endpoint> {
     let balancer = Balancer::builder(Fixed::new([addr])).spawn();
-    balancer.resolved().await.unwrap();
-    Arc::clone(balancer.endpoints().iter().next().unwrap())
+    balancer.resolved().await.expect("the list is fixed");
+    Arc::clone(balancer.endpoints().iter().next().expect("it has one"))
 }
 
 /// A balancer over all servers that has found the master.

@@ -266,7 +266,7 @@ fn of<'t>(trials: &'t [Trial], faults: &'t [Fault]) -> impl Iterator<Item = &'t 
 }
 
 /// Ascending. One that never came counts as the longest.
-fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
+pub(crate) fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
     let first = |trial: &Trial| trial.first_write(&trial.log).unwrap_or(Duration::MAX);
     let mut all: Vec<_> = of(trials, faults).map(first).collect();
     all.sort_unstable();
@@ -274,7 +274,7 @@ fn first_writes(trials: &[Trial], faults: &[Fault]) -> Vec<Duration> {
 }
 
 /// Of values in ascending order, the nearest rank.
-fn percentile(values: &[Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(values: &[Duration], percent: usize) -> Duration {
     let rank = (values.len() * percent).div_ceil(100).max(1);
     values.get(rank - 1).copied().unwrap_or_default()
 }

@@ -87,6 +87,8 @@ async fn run_all(args: &Args) -> Result<bool> {
         }
     }
 
+    report::medians(&trials);
+
     // With all faults the goals decide, which are of all trials; with one, what that one missed.
     let mut missed = Vec::new();
     if args.faults.len() > 1 {

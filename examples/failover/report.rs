@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::{
     client::Log,
-    support::term::{aside, say, table},
+    goals,
+    support::term::{aside, heading, say, table},
     trial::{Trial, sign},
 };
 
@@ -94,6 +95,58 @@ pub(crate) fn side_by_side(trials: &[Trial]) {
             "driver alone",
             "stale",
             "driver alone",
+        ],
+        &rows,
+    );
+}
+
+/// What several trials of one fault have in common, if there are several.
+pub(crate) fn medians(trials: &[Trial]) {
+    let mut faults: Vec<_> = trials.iter().map(|trial| trial.fault).collect();
+    faults.dedup();
+    let rows: Vec<_> = faults
+        .into_iter()
+        .filter_map(|fault| {
+            let these = trials.iter().filter(|trial| trial.fault == fault);
+            let number = these.clone().count();
+            let first = goals::first_writes(trials, &[fault]);
+            let mut gaps: Vec<_> = these.clone().map(|trial| trial.gap(&trial.log)).collect();
+            gaps.sort_unstable();
+            let stale = these.map(|trial| trial.stale_writes(&trial.log)).max()?;
+            let of = |values: &[Duration], percent| {
+                let value = goals::percentile(values, percent);
+                if value == Duration::MAX {
+                    "-".to_owned()
+                } else {
+                    format!("{:.0}", ms(value))
+                }
+            };
+            (number > 1).then(|| {
+                [
+                    fault.name().to_owned(),
+                    number.to_string(),
+                    of(&first, 50),
+                    of(&first, 99),
+                    of(&gaps, 50),
+                    of(&gaps, 99),
+                    stale.to_string(),
+                ]
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    heading("all trials");
+    table(
+        [
+            "",
+            "trials",
+            "first write p50 ms",
+            "p99",
+            "gap p50 ms",
+            "p99",
+            "stale at most",
         ],
         &rows,
     );

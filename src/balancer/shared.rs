@@ -107,7 +107,8 @@ impl<S> Shared<S> {
             let set = Arc::clone(snapshot.set());
             self.snapshot.store(Arc::new(snapshot));
             // After the snapshot: who has read the newer one is never told that it is lost.
-            self.epochs.store(set.reign().epoch);
+            self.epochs
+                .store(set.reign().epoch, set.primary().is_some());
             set
         });
         let before = self.status.load();

@@ -1,6 +1,12 @@
 //! redis-rs: a connection that is to the primary, whoever that is.
 
-use std::{error, fmt, future::pending, io, sync::Arc, time::Duration};
+use std::{
+    error, fmt,
+    future::pending,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use redis::{
@@ -21,7 +27,8 @@ use crate::tls::Tls;
 use crate::{
     backoff::spread,
     balancer::{PrimaryView, Writer},
-    draw::thread_unit,
+    draw::unit,
+    hint::Hint,
 };
 
 mod said;
@@ -36,6 +43,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 
 /// A node that answers `READONLY` was demoted, and each probe is asked at once: twice their longest usual time.
 const NOTICE: Duration = Duration::from_secs(1);
+
+/// Between two looks whether a probe has confirmed the primary: it does so within a round trip.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Between two connects that fail: a promotion is not missed for long, nor a node flooded.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -66,6 +76,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 ///
 /// - **While there is no primary** it waits for one, 10 s at most ([`wait`](Self::wait)), and then fails with the text of
 ///   [`NoPrimary`](crate::NoPrimary). So does one whose connect fails: nothing was sent.
+/// - **After its connection broke** the next one is made once a probe has confirmed the primary since then: a server
+///   that was restarted may have lost its data, and then it is not the primary any more.
 /// - **In flight when the primary is lost** it fails with the text of [`Fenced`](crate::Fenced): it may have taken effect. It is
 ///   never sent again. The same holds for one whose connection breaks.
 /// - **Refused with `READONLY`**, since the node was demoted a moment ago, it has had no effect. So a single command goes to
@@ -194,6 +206,24 @@ impl RedisPrimary {
         self.shared.link.load_full().filter(|link| link.is_usable())
     }
 
+    /// Whether the primary may be connected to. A connection to it that broke may mean that it was restarted, without its
+    /// data perhaps: then once a probe has seen since that it is what it was. False if it is not.
+    async fn is_believed(&self, primary: &Writer) -> bool {
+        let last = self.shared.link.load_full();
+        let last = last.filter(|link| link.writer.epoch() == primary.epoch());
+        let Some(broke) = last.and_then(|link| link.broke.get().copied()) else {
+            return true;
+        };
+        primary.report(Hint::Connection);
+        while primary.is_current() {
+            if primary.confirmed_ago() < broke.elapsed() {
+                return true;
+            }
+            let _ = timeout(LOOK, primary.lost()).await;
+        }
+        false
+    }
+
     /// One for all that wait; `last` is why it could not connect so far.
     async fn connect(&self, last: &mut Option<RedisError>) -> RedisResult<Arc<Link>> {
         let _turn = self.shared.connecting.lock().await;
@@ -201,9 +231,11 @@ impl RedisPrimary {
             if let Some(link) = self.usable() {
                 return Ok(link);
             }
-            self.shared.link.store(None);
             let primary = self.settings.primary.wait(self.settings.wait).await;
             let primary = primary.map_err(carrying)?;
+            if !self.is_believed(&primary).await {
+                continue;
+            }
             let connecting = timeout(CONNECT, self.settings.connect(&primary));
             // A connect to a node that hangs ends when it wakes up: it must not then be used.
             let error = match primary.run(connecting).await {
@@ -224,7 +256,7 @@ impl RedisPrimary {
                 return Err(error);
             }
             *last = Some(error);
-            let pause = spread(AGAIN, 0.8, 1.2, thread_unit());
+            let pause = spread(AGAIN, 0.8, 1.2, unit());
             // Another primary ends it early.
             let _ = timeout(pause, primary.lost()).await;
         }
@@ -259,9 +291,11 @@ impl Settings {
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&self.info, stream, config).await?;
         let writer = primary.clone();
+        let broke = Arc::new(OnceLock::new());
+        let breaking = Arc::clone(&broke);
         let driving = async move {
             tokio::select! {
-                () = driver => {}
+                () = driver => { let _ = breaking.set(Instant::now()); }
                 () = writer.lost() => {}
             }
         };
@@ -274,6 +308,7 @@ impl Settings {
             connection,
             writer: primary.clone(),
             task: task.abort_handle(),
+            broke,
         })
     }
 }
@@ -283,6 +318,8 @@ struct Link {
     connection: MultiplexedConnection,
     writer: Writer,
     task: AbortHandle,
+    /// When it ended by itself.
+    broke: Arc<OnceLock<Instant>>,
 }
 
 impl Link {
@@ -345,7 +382,7 @@ impl<E: error::Error + 'static> error::Error for Carried<E> {
 }
 
 fn late(primary: &Writer) -> RedisError {
-    let text = format!("{primary} is the primary and did not take a connection in time");
+    let text = format!("{primary} is the primary, and no connection to it was made in time");
     io::Error::new(io::ErrorKind::TimedOut, text).into()
 }
 
@@ -370,7 +407,7 @@ impl ConnectionLike for RedisPrimary {
 
 impl fmt::Debug for RedisPrimary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let link = self.shared.link.load_full();
+        let link = self.usable();
         f.debug_struct("RedisPrimary")
             .field("primary", &self.settings.primary)
             .field("connected", &link.map(|link| link.writer.addr()))

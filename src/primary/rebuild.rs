@@ -32,9 +32,9 @@ impl Tracker {
         });
     }
 
-    /// The identity that all claims share, if it is another than the cluster's.
+    /// The identity that all claims share, if it is another than the cluster's. An accepted primary's is not.
     fn foreign_id(&self) -> Option<Arc<str>> {
-        if self.accepted.is_some() || !self.memory.knows_cluster() {
+        if !self.memory.knows_cluster() {
             return None;
         }
         let mut claims = self.claims.iter().map(|id| self.nodes[id].claim.as_ref());
@@ -68,7 +68,15 @@ impl Tracker {
 
     fn end_rebuild(&mut self, now: Instant) {
         if let Some(rebuild) = self.rebuild.take_if(|rebuild| rebuild.waiting.is_empty()) {
+            let lineage = self
+                .claims
+                .first()
+                .and_then(|id| self.nodes[id].lineage.clone());
             self.memory.clear();
+            if let Some(lineage) = lineage {
+                self.memory.go_on_with(&lineage);
+            }
+            self.is_learned = false;
             self.reigned = None;
             self.ring.clear();
             self.is_unjudged = true;

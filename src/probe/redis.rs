@@ -29,9 +29,10 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// ```
 /// use headless_lb::{Balancer, Fixed, Redis};
+/// use std::net::SocketAddr;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let pods = Fixed::new(["10.244.1.7:6379", "10.244.2.4:6379"].map(|pod| pod.parse().unwrap()));
+/// let pods = Fixed::new([7, 8].map(|host| SocketAddr::from(([10, 244, 1, host], 6379))));
 /// let cache = Balancer::builder(pods)
 ///     .probe(Redis::new().username("probe").password("secret"))
 ///     .spawn();
@@ -53,8 +54,12 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 ///   and nothing else is.
 /// - **Lineage.** Redis has no term. But each promotion makes a new replication id and keeps the one before, so
 ///   the new master names the one that it supersedes ([`Lineage`](crate::Lineage)). A master that comes back
-///   with nothing has an id that nobody knows. The ids are asked for every time: they change without a change
-///   of role too, when a lone master gets its first replica and when it has had none for `repl-backlog-ttl`.
+///   with nothing has an id that nobody knows. One that comes back with its file (a replica that was
+///   restarted without its configuration, say) names the id in that file in the same way, however old it
+///   is, and that counts for nothing: only a master that was fed by another since it started was promoted
+///   (`total_net_repl_input_bytes`, which `CONFIG RESETSTAT` makes 0). The ids are asked for every time: they change
+///   without a change of role too, when a lone master gets its first replica and when it has had none
+///   for `repl-backlog-ttl`.
 /// - **Position.** The replication offset, in bytes. A replica whose link is down tells none.
 /// - **Fence.** A master with `min-replicas-to-write` that has no replica in time takes no writes, and says so.
 ///   With one in time and two wanted it takes none either, which `INFO` does not tell.

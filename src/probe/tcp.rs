@@ -14,10 +14,10 @@ use crate::endpoint::Endpoint;
 /// Costs the pod a connection each second, which some servers log as one that said nothing.
 ///
 /// ```
-/// use headless_lb::{Authority, Tcp, Patroni, authority};
+/// use headless_lb::{Patroni, Tcp, authority};
 ///
 /// let probe = authority(Patroni::new()).confirm(Tcp::new());
-/// # let _ = (probe, Authority::Quorum);
+/// # let _ = probe;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]

@@ -22,15 +22,16 @@ pub(crate) struct Db {
 
 impl Db {
     pub(crate) async fn start() -> Self {
-        let cluster = Cluster::start().await.unwrap();
+        let cluster = Cluster::start().await.expect("three servers start");
         Self::over(cluster).await
     }
 
     /// Over a cluster whose primary is whoever it is.
     pub(crate) async fn over(cluster: Cluster) -> Self {
-        let dns = ClusterDns::start().await.unwrap().ttl(1);
+        let dns = ClusterDns::start().await.expect("a free port").ttl(1);
         let balancer = balancer(&dns, cluster.addresses());
-        balancer.primary().wait(PATIENCE).await.unwrap();
+        let primary = balancer.primary().wait(PATIENCE).await;
+        primary.expect("the primary is found");
         Self {
             balancer,
             dns,
@@ -80,6 +81,8 @@ impl Db {
 /// A balancer that probes these.
 pub(crate) fn balancer(dns: &ClusterDns, addresses: Vec<Address>) -> Balancer {
     dns.service(SERVICE).ready(addresses);
-    let source = Dns::srv(NAME).unwrap().name_servers([dns.addr()]);
+    let source = Dns::srv(NAME)
+        .expect("a service name")
+        .name_servers([dns.addr()]);
     Balancer::builder(source).probe(probe()).spawn()
 }

@@ -18,7 +18,7 @@ fn handle(balancer: &Balancer) -> RedisPrimary {
 }
 
 async fn count(server: &Server, key: &str) -> u32 {
-    let count: Option<u32> = server.ask(&["GET", key]).await.unwrap();
+    let count: Option<u32> = server.ask(&["GET", key]).await.expect("the server answers");
     count.unwrap_or(0)
 }
 
@@ -79,17 +79,18 @@ async fn a_master_that_hangs_is_replaced_and_is_no_primary_when_it_wakes_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_as_an_empty_master_does_not_replace_the_primary() {
+async fn a_replica_that_comes_back_as_a_master_with_an_old_file_does_not_replace_the_primary() {
     let mut cluster = Cluster::start(&[]).await.unwrap();
     let balancer = balancer(&cluster).await;
     let writer = balancer.primary().get().unwrap();
-    let (empty, addr) = {
-        let [_, _, replica] = &mut cluster.servers;
-        replica.kill();
-        replica.start().await.unwrap();
-        (replica.info("role").await.unwrap(), replica.addr())
-    };
-    assert_eq!(empty, "master");
+    let id = cluster.servers[0].info("master_replid").await.unwrap();
+    let [_, _, replica] = &mut cluster.servers;
+    replica.kill();
+    replica.start().await.unwrap();
+    assert_eq!(replica.info("role").await.unwrap(), "master");
+    // It has what it was sent when it began to follow, and says what a promoted replica says.
+    assert_eq!(replica.info("master_replid2").await.unwrap(), id);
+    let addr = replica.addr();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
         let primary = balancer.primary().get().unwrap().addr();
@@ -129,7 +130,8 @@ async fn a_failover_by_sentinel_is_followed_and_the_old_master_comes_back_as_a_r
     // The old one comes back empty, as a master: nobody else may see that for the primary.
     cluster.servers[0].start().await.unwrap();
     eventually(&balancer, async || {
-        assert_eq!(balancer.primary().get().unwrap().addr(), new);
+        let primary = balancer.primary().get().unwrap().addr();
+        assert_eq!(primary, new, "{}", sentinel.log());
         cluster.servers[0]
             .info("role")
             .await
@@ -138,4 +140,29 @@ async fn a_failover_by_sentinel_is_followed_and_the_old_master_comes_back_as_a_r
     .await;
     redis.set("later", 3).await.unwrap();
     assert_eq!(balancer.primary().get().unwrap().addr(), new);
+}
+
+#[tokio::test]
+async fn a_master_that_comes_back_empty_before_the_failover_does_not_come_between() {
+    let mut cluster = Cluster::start(&[]).await.unwrap();
+    let balancer = balancer(&cluster).await;
+    let mut redis = handle(&balancer);
+    redis.set("before", 1).await.unwrap();
+    let [old, new, _] = &mut cluster.servers;
+    old.kill();
+    new.promote().await.unwrap();
+    old.start().await.unwrap();
+    assert_eq!(old.info("role").await.unwrap(), "master");
+    let start = Instant::now();
+    let mut written = 0;
+    while start.elapsed() < Duration::from_secs(1) {
+        match redis.incr("count", 1).await {
+            Ok(_) => written += 1,
+            // It was in flight when the master was killed.
+            Err(error) => assert_eq!(written, 0, "{error}"),
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(count(new, "count").await, written);
+    assert_eq!(count(old, "count").await, 0);
 }

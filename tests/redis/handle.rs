@@ -36,14 +36,17 @@ fn cause<E: Error + 'static>(error: &RedisError) -> Option<&E> {
 
 /// Whether a server has this key.
 async fn has(server: &Server, key: &str) -> bool {
-    server.ask::<bool>(&["EXISTS", key]).await.unwrap()
+    server
+        .ask::<bool>(&["EXISTS", key])
+        .await
+        .expect("the server answers")
 }
 
 /// The first server becomes a replica of the second, which no longer follows it.
 async fn switch(cluster: &Cluster) {
     let [old, new, _] = &cluster.servers;
-    new.promote().await.unwrap();
-    old.follow(new.addr()).await.unwrap();
+    new.promote().await.expect("the server answers");
+    old.follow(new.addr()).await.expect("the server answers");
 }
 
 #[tokio::test]
@@ -190,7 +193,15 @@ async fn clones_share_one_connection_which_ends_with_the_last_of_them() {
         ours.count()
     };
     assert_eq!(connections().await, 1);
-    drop(redis);
+    // Nobody waits any more for what this one waits for.
+    let mut blocked = redis.clone();
+    let mut forever = redis::cmd("BLPOP");
+    forever.arg("nothing").arg(0);
+    let waited = forever.query_async::<redis::Value>(&mut blocked);
+    timeout(Duration::from_millis(100), waited)
+        .await
+        .unwrap_err();
+    drop((blocked, redis));
     until("the connection has ended", async || {
         Ok(connections().await == 0)
     })
@@ -217,11 +228,11 @@ async fn killed_connections_are_made_anew_and_the_primary_stays_the_primary() {
 
 #[tokio::test]
 async fn over_tls_the_primary_must_prove_its_name() {
-    let (ours, others) = (Certificates::new(), Certificates::new());
+    let (ours, others) = (Certificates::new().unwrap(), Certificates::new().unwrap());
     let (server, _network) = lone(&[&ours.options(6380)]).await;
     let mut addr = server.addr();
     addr.set_port(6380);
-    let tls = Tls::service(ours.trusted(), NAME).unwrap();
+    let tls = Tls::service(ours.trusted().unwrap(), NAME).unwrap();
     let balancer = Balancer::builder(Fixed::new([addr]))
         .probe(Redis::new().tls(tls.clone()))
         .spawn();
@@ -233,7 +244,7 @@ async fn over_tls_the_primary_must_prove_its_name() {
     let mut redis = handle(&balancer).tls(tls);
     redis.set("key", 1).await.unwrap();
     assert!(has(&server, "key").await);
-    let strange = Tls::service(others.trusted(), NAME).unwrap();
+    let strange = Tls::service(others.trusted().unwrap(), NAME).unwrap();
     let mut redis = redis.tls(strange).wait(Duration::from_millis(300));
     let unproved = timeout(Duration::from_secs(5), redis.set("other", 2))
         .await

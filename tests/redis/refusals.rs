@@ -12,7 +12,10 @@ use crate::{
 };
 
 fn why(error: &ProbeError) -> String {
-    error.source().unwrap().to_string()
+    error
+        .source()
+        .expect("a probe's error has a cause")
+        .to_string()
 }
 
 #[tokio::test]
@@ -103,18 +106,20 @@ async fn a_server_that_a_script_blocks_says_nothing_of_its_role() {
 
 #[tokio::test]
 async fn over_tls_a_server_must_prove_its_name() {
-    let (ours, others) = (Certificates::new(), Certificates::new());
+    let (ours, others) = (Certificates::new().unwrap(), Certificates::new().unwrap());
     let (server, _network) = lone(&[&ours.options(6380)]).await;
     let mut secured = server.addr();
     secured.set_port(6380);
     let to =
         |config: ClientConfig, name: &str| Redis::new().tls(Tls::service(config, name).unwrap());
 
-    let known = seen(to(ours.trusted(), NAME), secured).await.unwrap();
+    let known = seen(to(ours.trusted().unwrap(), NAME), secured)
+        .await
+        .unwrap();
     assert_eq!(known.role(), Role::Primary);
     for impostor in [
-        to(others.trusted(), NAME),
-        to(ours.trusted(), "mail.prod.svc.cluster.local"),
+        to(others.trusted().unwrap(), NAME),
+        to(ours.trusted().unwrap(), "mail.prod.svc.cluster.local"),
     ] {
         let unproved = seen(impostor, secured).await.unwrap_err();
         assert_eq!(unproved.failure(), ProbeFailure::Tls);
@@ -123,6 +128,10 @@ async fn over_tls_a_server_must_prove_its_name() {
     seen(Redis::new(), secured).await.unwrap_err();
     // And waits for a line's end from who speaks it where it is not: the driver's limit ends that.
     let patience = Duration::from_millis(300);
-    let no_tls_there = timeout(patience, seen(to(ours.trusted(), NAME), server.addr())).await;
+    let no_tls_there = timeout(
+        patience,
+        seen(to(ours.trusted().unwrap(), NAME), server.addr()),
+    )
+    .await;
     assert!(no_tls_there.is_err() || no_tls_there.is_ok_and(|seen| seen.is_err()));
 }

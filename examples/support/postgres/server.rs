@@ -185,12 +185,17 @@ impl Server {
     }
 
     /// Kills one backend. The postmaster ends all others (57P02) and goes through crash recovery, on the
-    /// same timeline: no failover.
+    /// same timeline: no failover. Returns when it has begun to.
     pub(crate) async fn kill_backend(&self) -> Result<()> {
-        let session = self.session().await?;
+        let (session, other) = (self.session().await?, self.session().await?);
         let pid = session.text("SELECT pg_backend_pid()").await?.parse()?;
         let pid = Pid::from_raw(pid).ok_or("no process has the number 0")?;
-        Ok(kill_process(pid, Signal::KILL)?)
+        kill_process(pid, Signal::KILL)?;
+        // Until the postmaster has noticed, it goes on taking connections, only to end them.
+        until("no other session was ended", async || {
+            Ok(other.client().is_closed())
+        })
+        .await
     }
 
     // Replication.

@@ -170,17 +170,18 @@ impl Server {
 pub(crate) struct Sentinel {
     addr: SocketAddr,
     _process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Sentinel {
-    /// Watches `master` under the name `main`; it is down for it after half a second.
+    /// Watches `master` under the name `main`; it is down for it after 2 s. Sentinel pings each second, and with less
+    /// time than that it takes a new master for dead that it has yet to ping (measured).
     pub(crate) async fn watch(master: SocketAddr, addr: SocketAddr) -> Result<Self> {
         let folder = TempDir::with_prefix("headless-lb-sentinel-")?;
         let file = folder.path().join("sentinel.conf");
         let config = format!(
             "bind {}\nport {}\nprotected-mode no\ndir {}\nsentinel monitor main {} {} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 10000\n",
+             sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 10000\n",
             addr.ip(),
             addr.port(),
             folder.path().display(),
@@ -192,13 +193,19 @@ impl Sentinel {
         let sentinel = Self {
             addr,
             _process: process,
-            _folder: folder,
+            folder,
         };
         until("the Sentinel knows both replicas", async || {
             Ok(sentinel.tells("num-slaves").await? == "2")
         })
         .await?;
         Ok(sentinel)
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn log(&self) -> String {
+        let log = self.folder.path().join("redis-sentinel.log");
+        fs::read_to_string(log).unwrap_or_default()
     }
 
     /// What it says of this key.

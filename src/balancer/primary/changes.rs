@@ -15,7 +15,7 @@ use crate::balancer::shared::Shared;
 /// It ends when the last [`Balancer`](crate::Balancer) is dropped: it keeps none alive.
 pub struct PrimaryChanges<S = ()> {
     shared: Weak<Shared<S>>,
-    epochs: watch::Receiver<u64>,
+    epochs: watch::Receiver<(u64, bool)>,
 }
 
 impl<S> PrimaryChanges<S> {
@@ -48,7 +48,7 @@ impl<S: Clone> PrimaryChanges<S> {
 impl<S> fmt::Debug for PrimaryChanges<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PrimaryChanges")
-            .field("epoch", &*self.epochs.borrow())
+            .field("epoch", &self.epochs.borrow().0)
             .finish_non_exhaustive()
     }
 }

@@ -17,8 +17,9 @@ pub(crate) struct Epochs {
     /// When the accepted claim was last proved, in microseconds after `start`.
     confirmed: AtomicU64,
     start: Instant,
-    /// The same epoch, for those who wait for its end.
-    changed: watch::Sender<u64>,
+    /// The same epoch, for those who wait for its end; and whether there is a primary, which can be again in the
+    /// epoch in which it was lost.
+    changed: watch::Sender<(u64, bool)>,
 }
 
 impl Default for Epochs {
@@ -27,7 +28,7 @@ impl Default for Epochs {
             now: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             start: Instant::now(),
-            changed: watch::Sender::new(0),
+            changed: watch::Sender::new((0, false)),
         }
     }
 }
@@ -43,7 +44,7 @@ impl Epochs {
     }
 
     /// Who waits for it keeps nothing alive.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<(u64, bool)> {
         self.changed.subscribe()
     }
 
@@ -53,12 +54,14 @@ impl Epochs {
     }
 
     /// The snapshot of this epoch is published.
-    pub(crate) fn store(&self, epoch: u64) {
-        if self.is_after(epoch) || self.now.load(Relaxed) == epoch {
+    pub(crate) fn store(&self, epoch: u64, has_primary: bool) {
+        if self.is_after(epoch) {
             return;
         }
         self.now.store(epoch, Relaxed);
-        self.changed.send_replace(epoch);
+        let now = (epoch, has_primary);
+        self.changed
+            .send_if_modified(|known| std::mem::replace(known, now) != now);
     }
 
     /// The accepted claim was proved again.
@@ -69,6 +72,6 @@ impl Epochs {
     }
 
     pub(crate) fn close(&self) {
-        self.store(CLOSED);
+        self.store(CLOSED, false);
     }
 }

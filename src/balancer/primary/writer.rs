@@ -104,7 +104,7 @@ impl<S> Writer<S> {
     pub async fn lost(&self) {
         let mut epochs = self.shared.epochs.subscribe();
         // An error would say that the sender is gone, and `self` has it.
-        let _ = epochs.wait_for(|&now| now > self.reign.epoch).await;
+        let _ = epochs.wait_for(|&(now, _)| now > self.reign.epoch).await;
     }
 
     /// The output of `work`, or [`Fenced`] as soon as this is not the accepted primary any more: then `work` is

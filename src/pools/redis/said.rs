@@ -45,11 +45,8 @@ pub(super) fn is_refused(answer: &RedisResult<Value>) -> bool {
     matches!(answer, Ok(Value::ServerError(error)) if error.code() == "READONLY")
 }
 
+/// With its details, in which `MOVED` has the address.
 fn by_code(error: &ServerError) -> Option<Hint> {
-    Some(match error.code() {
-        "READONLY" | "UNBLOCKED" => Hint::NotPrimary,
-        "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "TRYAGAIN" => Hint::NotReady,
-        "MOVED" => Hint::Moved(None),
-        _ => return None,
-    })
+    let details = error.details().unwrap_or_default();
+    Hint::from_redis(&format!("{} {details}", error.code()))
 }

@@ -362,11 +362,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_witness_without_roles_makes_the_authority_be_asked_each_time() {
+        let said = [Role::Primary, Role::Replica].map(|role| Ok(of(role)));
+        let probe = authority(script(said, 1000))
+            .confirm(script([(); 2].map(|()| Ok(of(Role::Unknown))), 250));
+        let (mut session, _) = probe.open(&endpoint()).await.unwrap();
+        for role in [Role::Primary, Role::Replica] {
+            let seen = probe.observe(&endpoint(), &mut session).await.unwrap();
+            assert_eq!(seen.role(), role);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_second_is_asked_only_when_the_first_fails_or_is_silent() {
         let one = script(
             [
                 Ok(of(Role::Replica)),
                 Err(ProbeFailure::Refused),
+                Ok(of(Role::Replica)),
                 Err(ProbeFailure::Timeout),
                 Err(ProbeFailure::Timeout),
                 Ok(of(Role::Replica)),
@@ -385,9 +398,16 @@ mod tests {
         assert_eq!(probe.interval(), Duration::from_secs(1));
         assert_eq!(probe.timeout(), Duration::from_secs(1));
         let (mut session, _) = probe.open(&endpoint()).await.unwrap();
-        for (role, questions) in [(Role::Replica, 3), (Role::Primary, 2), (Role::Primary, 1)] {
+        for (role, questions) in [
+            (Role::Replica, 3),
+            (Role::Primary, 2),
+            (Role::Replica, 2),
+            (Role::Primary, 1),
+        ] {
             let seen = probe.observe(&endpoint(), &mut session).await.unwrap();
             assert_eq!((seen.role(), left(other)), (role, questions));
+            // Its connection is not held while it is not needed.
+            assert_eq!(session.1.is_some(), role == Role::Primary);
         }
         let error = probe.observe(&endpoint(), &mut session).await.unwrap_err();
         let text = std::error::Error::source(&error).unwrap().to_string();

@@ -8,10 +8,7 @@ use tokio::{
 };
 
 use super::reply::{LONGEST_BODY, LONGEST_HEAD, Reply};
-use crate::{
-    endpoint::Endpoint,
-    probe::{ProbeError, ProbeFailure},
-};
+use crate::{endpoint::Endpoint, probe::ProbeError};
 
 /// Where it is, on each pod.
 #[derive(Clone, Debug)]
@@ -42,7 +39,7 @@ impl Page {
         let stream = stream.map_err(|error| ProbeError::opening(error).unproven())?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let failed = |error| ProbeError::new(ProbeFailure::Tls, error);
+            let failed = |error| ProbeError::new(crate::probe::ProbeFailure::Tls, error);
             let name = tls.name_of(endpoint).map_err(failed)?;
             let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&tls.config));
             let stream = connector.connect(name, stream).await.map_err(failed)?;
@@ -106,6 +103,7 @@ pub(in crate::probe) mod tests {
     use tokio::{net::TcpListener, time::Instant};
 
     use super::*;
+    use crate::probe::ProbeFailure;
 
     /// A pod on loopback that answers each request with the next of these, in these pieces, and hangs up.
     pub(in crate::probe) struct Peer {

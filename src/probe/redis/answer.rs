@@ -57,6 +57,15 @@ pub(super) fn observed(role: &Reply, replication: &Reply) -> Result<Observation,
     })
 }
 
+/// `INFO stats`: the node was fed by a master since it started. Before Redis 7.0, which does not tell, a server that
+/// starts as a master has no past (<https://github.com/redis/redis/pull/8015>).
+pub(super) fn was_replica(reply: &Reply) -> Result<bool, ProbeError> {
+    match reply {
+        Reply::Text(info) => Ok(field(info, "total_net_repl_input_bytes") != Some("0")),
+        other => Err(unexpected("INFO stats", other)),
+    }
+}
+
 /// `master <offset> [...]` or `slave <ip> <port> <state> <offset>`: <https://redis.io/docs/latest/commands/role/>.
 fn role_of(reply: &Reply) -> Result<Observation, ProbeError> {
     let parts = match reply {

@@ -9,7 +9,7 @@ const DEEPEST: u8 = 3;
 /// What a server says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
     Error(String),
     Integer(i64),
     Nothing,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
-    probe::{Observation, ProbeError, Role},
+    probe::{Lineage, Observation, ProbeError, Role},
 };
 #[cfg(feature = "tls")]
 use crate::{probe::ProbeFailure, tls::Tls};
@@ -56,6 +56,8 @@ pub struct RedisSession {
     unwritten: Option<io::Error>,
     /// The node may be loading: it was just opened, or is a replica that has lost its master.
     may_load: bool,
+    /// The last lineage with a past, and whether the node was promoted to it.
+    judged: Option<(Lineage, bool)>,
 }
 
 impl RedisSession {
@@ -90,6 +92,7 @@ impl RedisSession {
             read: Vec::new(),
             unwritten: None,
             may_load: true,
+            judged: None,
         }
     }
 
@@ -139,8 +142,12 @@ impl RedisSession {
         }
         resp::write(&[b"ROLE"], &mut commands);
         resp::write(&[b"INFO", b"replication"], &mut commands);
+        self.write(&commands).await;
+    }
+
+    async fn write(&mut self, commands: &[u8]) {
         let written = async {
-            self.stream.write_all(&commands).await?;
+            self.stream.write_all(commands).await?;
             self.stream.flush().await
         };
         self.unwritten = written.await.err();
@@ -156,7 +163,36 @@ impl RedisSession {
         let (role, replication) = (self.reply(lost).await?, self.reply(lost).await?);
         let observation = answer::observed(&role, &replication)?;
         self.may_load = observation.role() == Role::Replica && observation.position().is_none();
-        Ok(observation)
+        match observation.lineage().cloned() {
+            Some(lineage) if !self.may_go_on(&observation, &lineage, lost).await? => {
+                Ok(observation.in_lineage(Lineage::of(lineage.id())))
+            }
+            _ => Ok(observation),
+        }
+    }
+
+    /// Whether the node has its past by a promotion. A server that starts as a master takes the id in its file for
+    /// its second one as well, however old that file is: it supersedes nobody.
+    async fn may_go_on(
+        &mut self,
+        observation: &Observation,
+        lineage: &Lineage,
+        lost: fn(io::Error) -> ProbeError,
+    ) -> Result<bool, ProbeError> {
+        if observation.role() != Role::Primary || lineage.previous().is_none() {
+            return Ok(true);
+        }
+        if let Some((judged, was_promoted)) = &self.judged
+            && judged == lineage
+        {
+            return Ok(*was_promoted);
+        }
+        let mut question = Vec::new();
+        resp::write(&[b"INFO", b"stats"], &mut question);
+        self.write(&question).await;
+        let was_promoted = answer::was_replica(&self.reply(lost).await?)?;
+        self.judged = Some((lineage.clone(), was_promoted));
+        Ok(was_promoted)
     }
 
     /// The next reply. A server that turns us down says why and closes: that is read first, also if the question
@@ -268,6 +304,33 @@ mod tests {
             serve(&mut peer, &[PERSISTENCE, QUESTION], &answers)
         );
         assert_eq!(seen.unwrap_err().failure(), ProbeFailure::Starting);
+    }
+
+    #[tokio::test]
+    async fn a_master_has_a_past_only_if_it_was_a_replica_since_it_started() {
+        const PAST: &str = "$37\r\nmaster_replid:bb\r\nmaster_replid2:aa\r\n\r\n";
+        const STATS: &str = "*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n";
+        let stats = |bytes: &str| {
+            let info = format!("total_net_repl_input_bytes:{bytes}\r\n");
+            format!("${}\r\n{info}\r\n", info.len())
+        };
+        for (bytes, previous) in [("269", Some("aa")), ("0", None)] {
+            let (mut session, mut peer) = session();
+            let login = Login::default();
+            let served = async {
+                serve(&mut peer, &[PERSISTENCE, QUESTION], &[LOADED, MASTER, PAST]).await;
+                serve(&mut peer, &[STATS], &[&*stats(bytes)]).await;
+                serve(&mut peer, &[QUESTION], &[MASTER, PAST]).await;
+            };
+            let asked = async {
+                let first = session.log_in(&login).await.unwrap();
+                // Once for each lineage.
+                (first, session.ask().await.unwrap())
+            };
+            let ((first, second), ()) = tokio::join!(asked, served);
+            assert_eq!(first.lineage().unwrap().previous(), previous);
+            assert_eq!(first, second);
+        }
     }
 
     #[tokio::test]
