@@ -44,13 +44,12 @@ pub(crate) struct Adapters {
 }
 
 impl Adapters {
-    /// As `app`, which waits so long for a primary.
+    /// As `app_trust`, for SCRAM takes long where nothing is optimized; which waits so long for a primary.
     pub(crate) fn new(db: &Balancer, within: Duration) -> Self {
         let connector = PgConnector::new(db.primary(), config(), NoTls).within(within);
         let deadpool = connector.clone().deadpool(ManagerConfig::default());
         let login = PgConnectOptions::new_without_pgpass()
-            .username("app")
-            .password(PASSWORD)
+            .username("app_trust")
             .database("postgres");
         let options = PgPoolOptions::new()
             .max_connections(8)
@@ -108,10 +107,10 @@ impl Adapters {
     }
 }
 
-/// Who `app` is.
+/// Who `app_trust` is.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
-    config.user("app").password(PASSWORD).dbname("postgres");
+    config.user("app_trust").dbname("postgres");
     config
 }
 
