@@ -43,9 +43,9 @@ fn probe() -> Postgres {
 async fn endpoint(server: &Server) -> Arc<Endpoint> {
     let address = headless_lb::Address::from(server.addr()).named(server.name());
     let found = Balancer::builder(Fixed::new([address])).spawn();
-    found.resolved().await.unwrap();
+    found.resolved().await.expect("the server answers");
     let found = found.endpoints();
-    Arc::clone(found.iter().next().unwrap())
+    Arc::clone(found.iter().next().expect("the server answers"))
 }
 
 /// As the driver opens: with one limit on all of it. Here a generous one.
@@ -59,8 +59,8 @@ async fn open<P: Probe>(
 }
 
 async fn opened(server: &Server) -> (PostgresSession, Observation) {
-    let (session, seen) = open(&probe(), server).await.unwrap();
-    (session, seen.unwrap())
+    let (session, seen) = open(&probe(), server).await.expect("the server answers");
+    (session, seen.expect("the server answers"))
 }
 
 /// What keeps a session from being opened.
@@ -70,7 +70,9 @@ async fn refused<P: Probe>(probe: &P, server: &Server) -> ProbeError {
 
 /// The text behind a failure.
 fn why(error: &ProbeError) -> String {
-    std::error::Error::source(error).unwrap().to_string()
+    std::error::Error::source(error)
+        .expect("the server answers")
+        .to_string()
 }
 
 /// Asks until the answer is as it should be.
@@ -82,7 +84,10 @@ async fn ask_until(
     let (probe, endpoint) = (probe(), endpoint(server).await);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let seen = probe.observe(&endpoint, session).await.unwrap();
+        let seen = probe
+            .observe(&endpoint, session)
+            .await
+            .expect("the server answers");
         if right(&seen) {
             return seen;
         }

@@ -43,16 +43,28 @@ async fn cost_of_a_question() {
 struct Backend(String);
 
 async fn backend(server: &Server) -> Backend {
-    let control = server.session().await.unwrap();
+    let control = server.session().await.expect("the measured server answers");
     let query = "SELECT pid FROM pg_stat_activity WHERE usename = 'probe'";
-    Backend(control.text(query).await.unwrap())
+    Backend(
+        control
+            .text(query)
+            .await
+            .expect("the measured server answers"),
+    )
 }
 
 impl Backend {
     /// How long it has run, as Linux counts it: the first of `schedstat`, in nanoseconds.
     fn processor_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0)).unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0))
+            .expect("the measured server answers");
+        Duration::from_nanos(
+            text.split(' ')
+                .next()
+                .expect("the measured server answers")
+                .parse()
+                .expect("the measured server answers"),
+        )
     }
 }
 

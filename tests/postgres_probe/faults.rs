@@ -12,7 +12,7 @@ async fn ended(session: &mut PostgresSession, server: &Server) -> (ProbeError, I
     let at = Instant::now();
     let endpoint = endpoint(server).await;
     let asked = probe.observe(&endpoint, session).await;
-    (asked.unwrap_err(), at)
+    (asked.expect_err("it failed"), at)
 }
 
 /// Opens until it fails in this way; what failed otherwise before.

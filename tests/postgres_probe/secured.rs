@@ -17,28 +17,42 @@ const NAME: &str = "db.prod.svc.cluster.local";
 
 /// Gives a running server a certificate, and turns TLS on.
 async fn secure(server: &Server, identity: &Identity) {
-    let control = server.session().await.unwrap();
-    let folder = control.text("SHOW data_directory").await.unwrap();
-    let owner = fs::metadata(&folder).unwrap();
+    let control = server
+        .session()
+        .await
+        .expect("the server takes the certificate");
+    let folder = control
+        .text("SHOW data_directory")
+        .await
+        .expect("the server takes the certificate");
+    let owner = fs::metadata(&folder).expect("the server takes the certificate");
     for (file, text) in [
         ("server.crt", &identity.certificate_pem),
         ("server.key", &identity.key_pem),
     ] {
         let path = Path::new(&folder).join(file);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::write(&path, text).expect("the server takes the certificate");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .expect("the server takes the certificate");
+        chown(&path, Some(owner.uid()), Some(owner.gid()))
+            .expect("the server takes the certificate");
     }
-    control.execute("ALTER SYSTEM SET ssl = on").await.unwrap();
-    control.execute("SELECT pg_reload_conf()").await.unwrap();
+    control
+        .execute("ALTER SYSTEM SET ssl = on")
+        .await
+        .expect("the server takes the certificate");
+    control
+        .execute("SELECT pg_reload_conf()")
+        .await
+        .expect("the certificate is sound");
     control
         .until("SELECT current_setting('ssl') = 'on'", "no TLS")
         .await
-        .unwrap();
+        .expect("the certificate is sound");
 }
 
 fn proving(authority: &Authority, name: &str) -> Tls {
-    Tls::service(authority.client(), name).unwrap()
+    Tls::service(authority.client(), name).expect("the certificate is sound")
 }
 
 #[tokio::test]
