@@ -11,8 +11,6 @@ mod deadpool;
 mod pace;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "tokio-postgres", feature = "sqlx"))]
-mod sqlstate;
 #[cfg(feature = "sqlx")]
 mod sqlx;
 #[cfg(feature = "tokio-postgres")]

@@ -17,7 +17,6 @@ use sqlx::{
 };
 use tokio::{select, sync::oneshot};
 
-use super::sqlstate;
 use crate::{
     balancer::{Fenced, NoPrimary, PrimaryChanges, PrimaryView, Writer},
     hint::Hint,
@@ -261,8 +260,8 @@ impl SqlxPool {
     /// once, and decide. Errors that say nothing of the node are ignored.
     pub fn report(&self, error: &Error) {
         let hint = match error {
-            Error::Database(error) => error.code().and_then(|code| sqlstate::hint(&code)),
-            Error::Io(error) => sqlstate::io_hint(error),
+            Error::Database(error) => error.code().and_then(|code| Hint::from_pg(&code)),
+            Error::Io(error) => Hint::from_io(error),
             _ => None,
         };
         if let Some(hint) = hint {

@@ -6,7 +6,6 @@ use crate::{
     balancer::{Fenced, NoPrimary},
     endpoint::Endpoint,
     hint::Hint,
-    pools::sqlstate,
 };
 
 /// Why a [`PgConnector`](super::PgConnector) gave no connection. The text names the pod and the whole cause.
@@ -66,12 +65,12 @@ impl PgConnectError {
 /// What an error of the driver says of the node.
 pub(super) fn hint(error: &tokio_postgres::Error) -> Option<Hint> {
     if let Some(code) = error.code() {
-        return sqlstate::hint(code.code());
+        return Hint::from_pg(code.code());
     }
     if error.is_closed() {
         return Some(Hint::Connection);
     }
-    sqlstate::io_hint(error.source()?.downcast_ref::<io::Error>()?)
+    Hint::from_io(error.source()?.downcast_ref::<io::Error>()?)
 }
 
 impl fmt::Display for PgConnectError {
