@@ -88,7 +88,7 @@ mod tls;
 
 pub mod resolve;
 
-mod probe;
+pub mod probe;
 mod set;
 
 mod policy;
@@ -135,14 +135,12 @@ pub use pools::{PgClient, PgConnectError, PgConnector, PgTls};
 #[cfg(feature = "sqlx")]
 pub use pools::{SqlxPool, SqlxPrimary};
 pub use primary::OnConflict;
-pub use probe::{All, Authoritative, Confirm, FirstOf, all, authority, first};
+#[cfg(feature = "postgres")]
+pub use probe::Postgres;
 pub use probe::{
-    Authority, Lineage, Observation, Probe, ProbeError, ProbeFailure, ProbeFn, Redis, RedisSession,
+    Authority, Lineage, Observation, Patroni, Probe, ProbeError, ProbeFailure, ProbeFn, Redis,
     Role, Term, probe_fn,
 };
-pub use probe::{ByName, ByOrdinal, HttpStatus, Patroni, PatroniCluster, Tcp};
-#[cfg(feature = "postgres")]
-pub use probe::{Postgres, PostgresAlive, PostgresSession};
 pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};

@@ -27,7 +27,7 @@ mod secured;
 use std::{sync::Arc, time::Duration};
 
 use headless_lb::{
-    Balancer, Endpoint, Fixed, Observation, Postgres, PostgresSession, Probe, ProbeError,
+    Balancer, Endpoint, Fixed, Observation, Postgres, Probe, ProbeError, probe::PostgresSession,
 };
 use support::postgres::{Cluster, PASSWORD, Server};
 use tokio::time::{Instant, sleep, timeout};

@@ -24,8 +24,8 @@ use std::{
 
 use axum::{Router, http::StatusCode, routing::get};
 use headless_lb::{
-    Address, Balancer, ByName, Fixed, HttpStatus, Patroni, Probe, Resolution, Resolve,
-    ResolveError, Tcp, authority,
+    Address, Balancer, Fixed, Patroni, Probe, Resolution, Resolve, ResolveError,
+    probe::{ByName, HttpStatus, Tcp, authority},
 };
 use tokio::{
     net::TcpListener,

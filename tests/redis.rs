@@ -18,7 +18,9 @@ mod refusals;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use headless_lb::{Balancer, Endpoint, Fixed, Observation, Probe, ProbeError, Redis, RedisSession};
+use headless_lb::{
+    Balancer, Endpoint, Fixed, Observation, Probe, ProbeError, Redis, probe::RedisSession,
+};
 use support::redis::{Cluster, Network, PATIENCE, Server};
 use tokio::time::{Instant, sleep};
 

@@ -25,7 +25,7 @@ pub use confirm::{Authoritative, Confirm, authority};
 /// opened anew with each question.
 ///
 /// ```
-/// use headless_lb::{HttpStatus, Tcp, first};
+/// use headless_lb::{probe::{HttpStatus, Tcp, first}};
 ///
 /// let probe = first(HttpStatus::new("/primary", 8000), Tcp::new());
 /// # let _ = probe;
@@ -89,7 +89,7 @@ impl<A: Probe, B: Probe> Probe for FirstOf<A, B> {
 /// Both are asked at once, within the longer timeout, at the shorter interval.
 ///
 /// ```
-/// use headless_lb::{HttpStatus, Tcp, all};
+/// use headless_lb::{probe::{HttpStatus, Tcp, all}};
 ///
 /// let probe = all(HttpStatus::new("/primary", 8000), Tcp::new());
 /// # let _ = probe;

@@ -23,7 +23,7 @@ pub(super) use page::tests::Peer;
 /// connection: the page's server may be down while the database beside it works.
 ///
 /// ```
-/// use headless_lb::HttpStatus;
+/// use headless_lb::probe::HttpStatus;
 ///
 /// let probe = HttpStatus::new("/is-writer", 9200);
 /// # let _ = probe;

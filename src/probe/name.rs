@@ -21,13 +21,13 @@ use crate::{
 /// wrongly. CloudNativePG may leave the label on the old primary for a while
 /// (<https://github.com/cloudnative-pg/cloudnative-pg/issues/10403>), and a primary that is not ready is not in
 /// the answer, unless the service publishes not-ready addresses. A name is a hint: let the node
-/// confirm it, with [`authority`](crate::authority)`(ByName::new(..)).confirm(..)`.
+/// confirm it, with [`authority`](crate::probe::authority)`(ByName::new(..)).confirm(..)`.
 ///
 /// Costs one lookup a second, however many endpoints there are. An answer without addresses says that there
 /// is no primary, and of no pod what it is. A lookup that failed says nothing: two in a row end a claim.
 ///
 /// ```
-/// use headless_lb::{ByName, Fixed};
+/// use headless_lb::{Fixed, probe::ByName};
 ///
 /// // In a cluster: `ByName::new(Dns::headless("pg-primary.prod.svc.cluster.local", 5432)?)`.
 /// let probe = ByName::new(Fixed::new([std::net::SocketAddr::from(([10, 244, 1, 7], 5432))]));

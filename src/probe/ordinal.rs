@@ -15,7 +15,7 @@ use crate::endpoint::Endpoint;
 /// nothing, and sees nothing: a dead pod stays the primary.
 ///
 /// ```
-/// use headless_lb::ByOrdinal;
+/// use headless_lb::probe::ByOrdinal;
 ///
 /// let probe = ByOrdinal::new(0);
 /// # let _ = probe;

@@ -22,7 +22,7 @@ const PORT: u16 = 8008;
 /// down or hang while PostgreSQL serves; so best is to hear both:
 ///
 /// ```
-/// use headless_lb::{Observation, Patroni, ProbeError, Role, authority, probe_fn};
+/// use headless_lb::{Observation, Patroni, ProbeError, Role, probe_fn, probe::authority};
 ///
 /// # let postgres = probe_fn(|_: &headless_lb::Endpoint| async { Ok::<_, ProbeError>(Observation::of(Role::Unknown)) });
 /// let probe = authority(Patroni::new()).confirm(postgres);

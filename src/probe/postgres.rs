@@ -217,7 +217,7 @@ impl fmt::Debug for Postgres {
 /// Each question is a connection that never logs in: a server with `log_connections` on notes it.
 ///
 /// ```
-/// use headless_lb::{Balancer, Fixed, PostgresAlive};
+/// use headless_lb::{Balancer, Fixed, probe::PostgresAlive};
 ///
 /// let pods = [std::net::SocketAddr::from(([10, 244, 1, 7], 5432))];
 /// let db = Balancer::builder(Fixed::new(pods)).probe(PostgresAlive::new());

@@ -8,13 +8,13 @@ use crate::endpoint::Endpoint;
 /// Connects to the endpoint itself and hangs up: [`Role::Unknown`] if something listens there.
 ///
 /// For what has no roles, and as the second word after one that knows them:
-/// [`authority`](crate::authority)`(..).confirm(Tcp::new())`. Not for a database alone: a stopped process
+/// [`authority`](crate::probe::authority)`(..).confirm(Tcp::new())`. Not for a database alone: a stopped process
 /// listens on, for its kernel accepts, and nothing says what the node is.
 ///
 /// Costs the pod a connection each second, which some servers log as one that said nothing.
 ///
 /// ```
-/// use headless_lb::{Patroni, Tcp, authority};
+/// use headless_lb::{Patroni, probe::{Tcp, authority}};
 ///
 /// let probe = authority(Patroni::new()).confirm(Tcp::new());
 /// # let _ = probe;

@@ -1,6 +1,6 @@
 //! How a real server ends sessions, and what it says to the next one.
 
-use headless_lb::{PostgresAlive, ProbeFailure, Role};
+use headless_lb::{ProbeFailure, Role, probe::PostgresAlive};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Every kind of authentication, as a real server does it.
 
-use headless_lb::{PostgresAlive, ProbeFailure, Role};
+use headless_lb::{ProbeFailure, Role, probe::PostgresAlive};
 
 use super::*;
 

@@ -34,7 +34,7 @@ use crate::{
 /// database notices a change there within 250 ms, and asks the primary's Patroni once a second and no replica's.
 ///
 /// ```
-/// use headless_lb::{Patroni, Tcp, authority};
+/// use headless_lb::{Patroni, probe::{Tcp, authority}};
 ///
 /// let probe = authority(Patroni::new()).confirm(Tcp::new());
 /// # let _ = probe;

@@ -26,13 +26,13 @@ use crate::{
 /// Less than [`Patroni`](crate::Patroni) gives: there is no position, no system identifier, and a role is what
 /// the member itself last wrote into the store, up to Patroni's `loop_wait` (10 s as it comes) ago. Patroni
 /// up to 4.0 calls the holder of the lock `leader` before its promotion ends. And it waits for the store. So
-/// let the node [confirm](crate::authority) it.
+/// let the node [confirm](crate::probe::authority) it.
 ///
 /// A member is an endpoint if host and port are its address, or if its name, or its host's first label, is the
 /// endpoint's name. An endpoint that is no member is [`Role::Unknown`].
 ///
 /// ```
-/// use headless_lb::PatroniCluster;
+/// use headless_lb::probe::PatroniCluster;
 ///
 /// let probe = PatroniCluster::new().port(8008);
 /// # let _ = probe;
