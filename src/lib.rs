@@ -33,7 +33,11 @@
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
-//! | know primary from replica | [`Probe`], [`probe_fn`], [`Primary`], [`Replica`] |
+//! | write to the primary of a database | [`Balancer::primary`], [`PrimaryView`], [`Writer`] |
+//! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
+//! | keep a pool of your driver to the primary | `PgConnector`, `SqlxPrimary`, `RedisPrimary` (features) |
+//! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
+//! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
@@ -47,9 +51,10 @@
 //!  interval,  |            |                                          | Candidates -> Choice
 //!  back-off   |       +----v-----+   Snapshot{                   +----v-----+
 //!             +-------+ Registry +--> EndpointSet, --> ArcSwap --> Balancer +--> Pick{service,
-//!  Probe ------------>| (no I/O) |    services }                 +----+-----+      in flight}
-//!        Observation  +----^-----+                                    |
-//!                          +---- alarm ----- counters on the Endpoint <--- done, refused
+//!  Probe ------------>| Tracker  |    services }                 +----+-----+      in flight}
+//!   ^    Observation  | (no I/O) |                                    +--> primary() -> Writer
+//!   |                 +-+--^-----+                                    |
+//!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- done, refused, failed
 //!
 //!  EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
 //! ```
@@ -62,6 +67,8 @@
 //!   emptiness is confirmed before it is believed ([`EmptyMode`]).
 //! - **DNS is a hint, connections are the truth.** A pod that refuses is set aside, and an unsent
 //!   request goes elsewhere.
+//! - **A primary is observed, never elected.** Claims are ordered by term, a lower one is never gone back
+//!   to, and one that is not renewed expires. What a client cannot promise stands at [`PrimaryView`].
 //!
 //! # Not in a cluster
 //!
@@ -73,6 +80,7 @@
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
 //! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
 //! `redis`: `RedisPrimary`.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,7 +1,10 @@
 //! Which endpoint is the primary: claims observed by probes, ordered, and one of them accepted.
 //!
-//! A primary is observed, never elected. Plain code: it takes `now`, does no I/O and draws no lots. The
-//! rules R1-R14 that comments name are tests of their name.
+//! What programs see of it is the [`Report`], in [`Status::primary`](crate::Status::primary) and in
+//! errors: the state, and how each endpoint stands to the primary, with its [`Reason`] and age.
+//!
+//! A primary is observed, never elected. The tracker is plain code: it takes `now`, does no I/O and draws
+//! no lots. The rules R1-R14 that comments name are tests of their name.
 //!
 //! ```text
 //!             first claim, settled (R5)

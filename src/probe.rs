@@ -1,9 +1,25 @@
 //! Asking a pod what it is: primary or replica.
 //!
 //! A [`Probe`] observes one endpoint at a time. The driver runs it for every endpoint of the set, in
-//! parallel, and the registry turns observations into positions of the published order, where the
+//! parallel; the tracker makes of the observations who the [primary](crate::primary) is, and the registry
+//! puts each endpoint where that says, for [`Balancer::primary`](crate::Balancer::primary) and the
 //! policies [`Primary`](crate::Primary), [`Replica`](crate::Replica) and
-//! [`PreferReplica`](crate::PreferReplica) find them.
+//! [`PreferReplica`](crate::PreferReplica).
+//!
+//! | probe | asks | says |
+//! |---|---|---|
+//! | `Postgres` (feature `postgres`) | the server, on a session that stays open | role, fence, timeline, cluster, position |
+//! | `PostgresAlive` (feature `postgres`) | the server, without credentials | that it is there |
+//! | [`Patroni`], [`PatroniCluster`] | Patroni's REST API | who holds the leader lock, with PostgreSQL's role |
+//! | [`Redis`] | the server, on a session that stays open | role, lineage, offset |
+//! | [`HttpStatus`] | any HTTP check, such as Galera's `clustercheck` | primary for 200, replica for 503 |
+//! | [`ByName`] | DNS, for an operator's `-rw` name | primary if the name leads there |
+//! | [`ByOrdinal`] | nobody | the pod with that number; for primaries that never move |
+//! | [`Tcp`] | whether the port takes connections | that it is there |
+//! | [`probe_fn`], your own [`Probe`] | whatever you ask, with your own driver | whatever that tells |
+//!
+//! Two together are better than one where one knows the lock and the other the server:
+//! [`authority`]`(Patroni::new()).confirm(Postgres::new("probe"))`. Also [`first`] and [`all`].
 
 use std::{fmt, future::Future, time::Duration};
 
