@@ -91,5 +91,6 @@ fn function<'a>(text: &'a str, begin: &str) -> &'a str {
         .or_else(|| text.find(&format!("    pub(super) {begin}(")))
         .unwrap_or_else(|| panic!("{begin} is elsewhere"));
     let function = &text[start..];
-    &function[..function.find("\n    }\n").unwrap()]
+    let end = function.find("\n    }\n");
+    &function[..end.expect("a function ends")]
 }

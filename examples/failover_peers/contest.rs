@@ -129,7 +129,7 @@ fn judge(stage: &Stage<'_>, name: &'static str, log: &Log) -> Result<Outcome> {
         match attempt.ending {
             Ending::Written(server) if server == heir => {
                 // The clocks of two programs are read some microseconds apart.
-                first.get_or_insert(attempt.end.saturating_duration_since(writable));
+                first.get_or_insert_with(|| attempt.end.saturating_duration_since(writable));
             }
             Ending::Written(_) => stale += usize::from(attempt.end > writable),
             _ => {}
