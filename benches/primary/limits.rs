@@ -11,11 +11,12 @@ pub(crate) fn nanoseconds(row: Row) -> f64 {
     }
 }
 
-/// Instructions, the loop around it included.
+/// Instructions, the loop around it included: what they took when this was written (154, 8, 279), and a sixth more. No
+/// goal, but more would be a change to explain.
 pub(crate) fn instructions(row: Row) -> u64 {
     match row.question {
-        Question::Get => 150,
-        Question::IsCurrent => 15,
-        Question::Wait => 250,
+        Question::Get => 180,
+        Question::IsCurrent => 10,
+        Question::Wait => 325,
     }
 }

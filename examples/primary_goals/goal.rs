@@ -1,6 +1,6 @@
 //! A line of the table: what was to be reached, and what was.
 
-use std::time::Duration;
+use std::{error::Error, iter::successors, time::Duration};
 
 /// One measured goal.
 #[derive(Debug)]
@@ -13,6 +13,19 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
+    /// Its measurement failed.
+    pub(crate) fn unmeasured(number: u32, error: &(dyn Error + 'static)) -> Self {
+        let causes = successors(Some(error), |&error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        Self {
+            number,
+            what: "not measured",
+            target: "-",
+            measured: causes.join(": "),
+            is_met: false,
+        }
+    }
+
     /// The number as people say it.
     pub(crate) fn name(&self) -> String {
         format!("G{}", self.number)

@@ -87,8 +87,11 @@ async fn run_all(args: &Args) -> Result<bool> {
     for number in args.numbers.clone() {
         let live = Live::default();
         live.show(format_args!("G{number} ..."));
-        let measured = measure(number, args, &live).await;
-        goals.extend(measured.map_err(|error| format!("G{number}: {error}"))?);
+        // One that cannot be measured is missed; the others are worth knowing all the same.
+        goals.extend(match measure(number, args, &live).await {
+            Ok(measured) => measured,
+            Err(error) => vec![Goal::unmeasured(number, &*error)],
+        });
     }
     println!();
     let rows: Vec<_> = goals

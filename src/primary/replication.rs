@@ -54,8 +54,15 @@ impl Tracker {
         let behind = behind.filter(|_| follows && !node.trail.diverged);
         let (bytes, time) = (behind.map(|b| b.bytes), behind.map(|b| b.time));
         node.endpoint.replicated(Some(position), bytes, time);
-        let diverges = node.trail.diverged != before;
+        let (is_wanted, diverges) = (
+            node.endpoint.wants_position(),
+            node.trail.diverged != before,
+        );
         self.shows_lag |= behind.is_some();
+        if is_wanted && let Some(primary) = self.accepted() {
+            // A lag is as fresh as the older of the two positions.
+            primary.want_position();
+        }
         diverges
     }
 
