@@ -58,6 +58,17 @@ fn lag_shows_a_dead_receiver_and_an_idle_primary_for_what_they_are() {
 }
 
 #[test]
+fn lag_that_somebody_goes_by_makes_the_probe_look_at_the_primary_as_well() {
+    let mut hand = ByHand::stable(2, primary().at_position(100));
+    hand.say(1, replica().at_position(100));
+    let wanted = |hand: &ByHand| hand.endpoints[0].wants_position();
+    assert!(!wanted(&hand));
+    lag(&hand, 1);
+    hand.say(1, replica().at_position(100));
+    assert!(wanted(&hand));
+}
+
+#[test]
 fn lag_is_unknown_while_no_primary_position_is_fresh() {
     let at = |position| primary_in(4).at_position(position);
     let caught_up = || {
