@@ -36,6 +36,10 @@ use crate::{
     set::Position,
 };
 
+#[cfg(test)]
+mod by_hand;
+#[cfg(test)]
+mod cases;
 mod conflict;
 mod decide;
 mod demand;
@@ -48,7 +52,11 @@ mod reason;
 mod rebuild;
 mod replication;
 mod report;
+#[cfg(test)]
+mod rules;
 mod standing;
+#[cfg(test)]
+mod twin;
 
 use conflict::Conflict;
 pub use conflict::OnConflict;
@@ -142,6 +150,8 @@ pub(crate) struct Tracker {
     /// Whether the first claims were waited for (R5), and since when they are.
     is_settled: bool,
     first_claim: Option<Instant>,
+    /// Whether what was claimed before the cluster was known is in the memory.
+    is_learned: bool,
     accepted: Option<Accepted>,
     reign: Reign,
     /// The accepted one, or the last.
@@ -188,6 +198,7 @@ impl Tracker {
             memory: Memory::default(),
             is_settled: false,
             first_claim: None,
+            is_learned: false,
             accepted: None,
             reign: Reign::default(),
             reigned: None,

@@ -3,7 +3,7 @@
 use std::{iter, sync::Arc};
 
 use super::{Event, Reason, Tracker};
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, probe::Observation};
 
 /// Whose claim is accepted when more than one endpoint claims to be the primary, and neither terms nor
 /// lineage say which of them came later: two replicas promoted on their own, or a source without terms.
@@ -100,7 +100,11 @@ impl Tracker {
 
     /// The one whose data go furthest, if all positions are known and no two are furthest.
     fn furthest(&self, top: &[u64]) -> Option<u64> {
-        let position = |id: &u64| Some(self.nodes[id].trail.last?.position);
+        let position = |id: &u64| {
+            let node = &self.nodes[id];
+            let told = node.said().and_then(Observation::position);
+            told.or_else(|| Some(node.trail.last?.position))
+        };
         if top.iter().any(|id| position(id).is_none()) {
             return None;
         }

@@ -69,7 +69,15 @@ impl Tracker {
     /// Takes the terms of all claims of this cluster, accepted or not (R1, R12). False if the claims are
     /// of more clusters than one and nothing says which is ours.
     fn learn(&mut self) -> bool {
-        let claims = || self.claims.iter().map(|id| &self.nodes[id]);
+        // The first time, also of those that fell silent while others were waited for.
+        let silent: Vec<&Node> = if self.is_learned {
+            Vec::new()
+        } else {
+            let nodes = self.nodes.values();
+            nodes.filter(|node| !node.is_claimant()).collect()
+        };
+        let standing = || self.claims.iter().map(|id| &self.nodes[id]);
+        let claims = || standing().chain(silent.iter().copied());
         if !self.memory.knows_cluster() {
             let mut lineages = claims().filter_map(|node| node.claim.as_ref());
             let first = lineages.find(|claim| claim.lineage.is_some());
@@ -96,8 +104,11 @@ impl Tracker {
             && let Some((_, claim, _)) = highest.filter(|(_, claim, _)| claim.term.is_some())
             && let Some(lineage) = &claim.lineage
         {
-            self.is_unjudged |= self.memory.go_on_with(lineage);
+            let lineage = lineage.clone();
+            self.memory.go_on_with(&lineage);
+            self.is_unjudged = true;
         }
+        self.is_learned = true;
         true
     }
 

@@ -68,7 +68,15 @@ impl Tracker {
 
     fn end_rebuild(&mut self, now: Instant) {
         if let Some(rebuild) = self.rebuild.take_if(|rebuild| rebuild.waiting.is_empty()) {
+            let lineage = self
+                .claims
+                .first()
+                .and_then(|id| self.nodes[id].lineage.clone());
             self.memory.clear();
+            if let Some(lineage) = lineage {
+                self.memory.go_on_with(&lineage);
+            }
+            self.is_learned = false;
             self.reigned = None;
             self.ring.clear();
             self.is_unjudged = true;

@@ -116,13 +116,13 @@ impl Tracker {
         }
     }
 
-    /// Whether claims are rejected for a term that nobody who lives has: so it looks after a restore (R14).
+    /// Whether all claims are rejected for what nobody who lives claims: so it looks after a restore (R14).
     fn is_restore(&self) -> bool {
-        let highest = self.memory.highest().map(|highest| highest.term());
-        let term = |id| self.nodes[id].claim.as_ref()?.term;
-        let mut terms = self.claims.iter().filter_map(term).peekable();
-        let is_rejected = terms.peek().is_some();
-        self.accepted.is_none() && is_rejected && terms.all(|term| Some(term) < highest)
+        let is_stale = |id| {
+            let rejection = self.rejection(&self.nodes[id]);
+            rejection.is_some_and(|reason| reason.is_stale())
+        };
+        self.accepted.is_none() && !self.claims.is_empty() && self.claims.iter().all(is_stale)
     }
 
     /// Events of one node's last report, each once while it lasts.
