@@ -15,10 +15,10 @@ mod outcome;
 pub(crate) mod pod;
 #[cfg(feature = "tokio-postgres")]
 pub(crate) mod postgres;
-#[cfg(feature = "tokio-postgres")]
-pub(crate) mod switchover;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "tokio-postgres")]
+pub(crate) mod switchover;
 pub(crate) mod term;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

@@ -19,6 +19,8 @@ use crate::{
 /// The tracker of a service with a probe.
 pub(super) struct Roles {
     tracker: Tracker,
+    /// As it was last noted.
+    reign: Reign,
 }
 
 impl Roles {
@@ -28,7 +30,10 @@ impl Roles {
             on_conflict: config.on_conflict,
             ..primary::Config::of(interval, config.probe_timeout)
         });
-        Self { tracker }
+        Self {
+            tracker,
+            reign: Reign::default(),
+        }
     }
 
     pub(super) fn position(&self, id: u64) -> Position {
@@ -133,6 +138,9 @@ impl<N: NewService> Registry<N> {
         let Some(roles) = &mut self.roles else {
             return false;
         };
+        // A node that was promoted once more stays where it stands in the set, and all its connections died.
+        let reign = roles.reign();
+        self.dirty |= mem::replace(&mut roles.reign, reign) != reign;
         let status = roles.tracker.report();
         let is_known = |known: &Arc<Report>| Arc::ptr_eq(known, &status);
         let is_news = !self.status.primary.as_ref().is_some_and(is_known);
@@ -161,5 +169,65 @@ impl<N: NewService> Registry<N> {
             self.status.removed += 1;
             self.dirty = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        endpoint::Address,
+        probe::{ProbeFailure, Role, Term},
+        registry::{
+            Config,
+            by_hand::{ByHand, addr},
+        },
+        set::EndpointSet,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(250);
+
+    fn probed() -> Config {
+        Config {
+            probe_interval: Some(INTERVAL),
+            ..Config::default()
+        }
+    }
+
+    fn primary_in(term: u128) -> Observation {
+        Observation::of(Role::Primary).in_term(Term::new(term))
+    }
+
+    /// Hosts 1 to 3 are known; 1 is the primary in term 4, the others follow.
+    fn cluster(config: Config) -> ByHand {
+        let mut hand = ByHand::new(config, true);
+        hand.answer(1..=3);
+        heard(&mut hand);
+        hand
+    }
+
+    fn heard(hand: &mut ByHand) {
+        hand.observed(2, Ok(Role::Replica.into()));
+        hand.observed(3, Ok(Role::Replica.into()));
+        hand.observed(1, Ok(primary_in(4)));
+        assert_eq!(hand.position(1), Some(Position::Primary));
+    }
+
+    fn primary(set: &EndpointSet) -> Option<u64> {
+        Some(set.at(set.primary()?)?.id())
+    }
+
+    #[test]
+    fn a_new_term_of_the_same_primary_is_published_though_no_endpoint_moves() {
+        let mut hand = cluster(probed());
+        let before = hand.set.reign();
+        hand.observed(1, Ok(primary_in(6)));
+        let now = hand.set.reign();
+        assert_eq!(now.term, Some(Term::new(6)));
+        assert_eq!(
+            (now.generation, now.epoch),
+            (before.generation + 1, before.epoch + 1)
+        );
     }
 }

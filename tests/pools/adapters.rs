@@ -57,7 +57,10 @@ impl Adapters {
             .test_before_acquire(false);
         Self {
             kept: Mutex::default(),
-            deadpool: deadpool.max_size(8).build().expect("no timeouts, so no runtime"),
+            deadpool: deadpool
+                .max_size(8)
+                .build()
+                .expect("no timeouts, so no runtime"),
             bb8: bb8::Pool::builder()
                 .max_size(8)
                 .connection_timeout(within)
