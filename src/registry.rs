@@ -169,7 +169,7 @@ impl<N: NewService> Registry<N> {
             let fails = slot.connectivity.update(now, connects, rng.random()) == Update::Failed;
             failed |= fails;
             // Gone from DNS and gone from the network: whoever returns there is another pod.
-            fails && !slot.is_listed()
+            fails && matches!(slot.presence, Presence::Absent { .. })
         });
         self.draining
             .extend(gone.map(|slot| slot.drained(now, linger)));

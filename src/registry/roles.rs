@@ -230,4 +230,20 @@ mod tests {
             (before.generation + 1, before.epoch + 1)
         );
     }
+
+    #[test]
+    fn a_primary_that_left_dns_stays_when_a_connect_to_it_fails() {
+        let mut hand = cluster(probed());
+        hand.answer([2, 3]);
+        hand.refused(1);
+        assert_eq!(hand.position(1), Some(Position::Primary));
+        assert_eq!(hand.told(), []);
+        hand.observed(2, Ok(primary_in(5)));
+        assert_eq!(
+            (hand.hosts(), hand.told()),
+            (vec![2, 3], vec![("removed", 1)])
+        );
+        hand.wait(30 * SECOND);
+        assert_eq!(hand.told(), [("retired", 1)]);
+    }
 }
