@@ -265,6 +265,17 @@ impl Tracker {
         self.finish(now, None);
     }
 
+    /// The accepted primary is gone for good, and nobody will hear of it again: no linger for that.
+    pub(crate) fn depart(&mut self, now: Instant) {
+        self.advance(now);
+        if let Some(id) = self.accepted_id() {
+            self.lose(now, Reason::Unlisted);
+            self.forget(id);
+            self.decide(now);
+        }
+        self.finish(now, None);
+    }
+
     /// A probe of the endpoint with this id told something, or failed to.
     pub(crate) fn observed(
         &mut self,

@@ -123,7 +123,13 @@ impl<N: NewService> Registry<N> {
         if !mem::take(&mut self.relisted) {
             return;
         }
+        let accepted = self.accepted();
         let Some(roles) = &mut self.roles else { return };
+        let is_here = |slot: &Slot<_>| slot.is_live() && Some(slot.endpoint.id()) == accepted;
+        if accepted.is_some() && !self.slots.iter().any(is_here) {
+            // Another pod has its address.
+            roles.tracker.depart(now);
+        }
         let listed = |slot: &&Slot<_>| slot.presence == Presence::Live;
         let members = self.slots.iter().filter(listed);
         roles
@@ -245,5 +251,25 @@ mod tests {
         );
         hand.wait(30 * SECOND);
         assert_eq!(hand.told(), [("retired", 1)]);
+    }
+
+    #[test]
+    fn a_primary_whose_address_another_pod_has_is_lost_at_once() {
+        let named = |first: &'static str| {
+            [(first, 1), ("db-1", 2), ("db-2", 3)]
+                .into_iter()
+                .map(|(name, host)| Address::from(addr(host)).named(name))
+        };
+        let mut hand = ByHand::new(probed(), true);
+        hand.listed(named("db-0"));
+        heard(&mut hand);
+        let (old, epoch) = (primary(&hand.set), hand.set.reign().epoch);
+        hand.listed(named("db-9"));
+        assert_eq!(primary(&hand.set), None);
+        assert_eq!(hand.set.reign().epoch, epoch + 1);
+        assert_eq!(hand.told(), [("removed", 1)]);
+        hand.observed(2, Ok(primary_in(4)));
+        assert!(primary(&hand.set).is_some() && primary(&hand.set) != old);
+        assert_eq!(hand.position(2), Some(Position::Primary));
     }
 }
