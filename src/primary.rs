@@ -392,6 +392,7 @@ impl Tracker {
     }
 
     /// The primary, if it left DNS: it takes work as long as it claims to be it (R10).
+    #[cfg(test)]
     pub(crate) fn held(&self) -> Option<&Arc<Endpoint>> {
         self.accepted().filter(|_| self.unlisted_until.is_some())
     }

@@ -162,12 +162,12 @@ impl<N: NewService> Registry<N> {
 
     /// Lets those go that were held and are not the primary any more.
     fn release(&mut self, now: Instant) {
-        let Some(roles) = &self.roles else { return };
-        let held = roles.tracker.held().map(|endpoint| endpoint.id());
+        // Not whom the tracker holds: it may not know yet that DNS lacks it.
+        let accepted = self.accepted();
         let gone = self
             .slots
             .iter_mut()
-            .filter(|slot| slot.presence == Presence::Held && Some(slot.endpoint.id()) != held);
+            .filter(|slot| slot.presence == Presence::Held && Some(slot.endpoint.id()) != accepted);
         for slot in gone {
             slot.presence = Presence::Absent { since: now };
             self.fates.push((Fate::Removed, slot.service.clone()));
@@ -271,5 +271,21 @@ mod tests {
         hand.observed(2, Ok(primary_in(4)));
         assert!(primary(&hand.set).is_some() && primary(&hand.set) != old);
         assert_eq!(hand.position(2), Some(Position::Primary));
+    }
+
+    #[test]
+    fn a_primary_that_grows_too_old_in_the_tick_that_ends_its_lease_is_held() {
+        let mut hand = cluster(Config {
+            max_stale: Some(10 * SECOND),
+            ..probed()
+        });
+        // Lease: two intervals and a timeout.
+        hand.wait(9 * SECOND);
+        hand.observed(1, Ok(primary_in(4)));
+        hand.wait(SECOND);
+        assert_eq!(hand.hosts(), [1]);
+        assert_eq!(hand.position(1), Some(Position::Primary));
+        hand.observed(1, Ok(primary_in(4)));
+        assert_eq!(hand.position(1), Some(Position::Primary));
     }
 }
