@@ -255,8 +255,11 @@ impl<N: NewService> Registry<N> {
     fn update(&mut self, now: Instant) {
         self.follow(now);
         self.reposition();
-        // The last resort may have taken new ones in.
-        self.follow(now);
+        if self.relisted {
+            // The last resort took new ones in.
+            self.follow(now);
+            self.position_all();
+        }
     }
 
     /// Puts every endpoint where its role and its connects say.

@@ -114,7 +114,7 @@ impl<N: NewService> Registry<N> {
         }
         if self.note_roles() {
             self.release(now);
-            self.reposition();
+            self.update(now);
         }
     }
 
@@ -287,5 +287,26 @@ mod tests {
         assert_eq!(hand.position(1), Some(Position::Primary));
         hand.observed(1, Ok(primary_in(4)));
         assert_eq!(hand.position(1), Some(Position::Primary));
+    }
+
+    #[test]
+    fn one_that_is_admitted_as_the_last_resort_is_listened_to_at_once() {
+        let mut hand = ByHand::new(
+            Config {
+                warm_up: Some(3 * SECOND),
+                ..probed()
+            },
+            true,
+        );
+        hand.answer([1]);
+        hand.answer([1, 2]);
+        assert_eq!(hand.hosts(), [1]);
+        hand.observed(
+            1,
+            Err(ProbeError::new(ProbeFailure::Refused, "as scripted")),
+        );
+        assert_eq!(hand.hosts(), [1, 2]);
+        hand.observed(2, Ok(primary_in(4)));
+        assert_eq!(hand.position(2), Some(Position::Primary));
     }
 }
