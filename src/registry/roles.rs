@@ -309,4 +309,26 @@ mod tests {
         hand.observed(2, Ok(primary_in(4)));
         assert_eq!(hand.position(2), Some(Position::Primary));
     }
+
+    #[test]
+    fn dns_goes_on_without_a_held_primary_and_nothing_is_doubted_for_it() {
+        let mut hand = cluster(probed());
+        for _ in 0..3 {
+            assert_eq!(hand.hosts(), [1, 2, 3]);
+            hand.wait(5 * SECOND);
+            hand.observed(1, Ok(primary_in(4)));
+            hand.nothing();
+        }
+        assert_eq!(hand.hosts(), [1]);
+        assert_eq!(hand.registry.status().stale_since(), None);
+        hand.nothing();
+        assert_eq!(hand.registry.status().stale_since(), None, "believed");
+        let mut told = hand.told();
+        told.sort_unstable();
+        assert_eq!(told, [("removed", 2), ("removed", 3)]);
+        hand.answer(1..=3);
+        let mut told = hand.told();
+        told.sort_unstable();
+        assert_eq!(told, [("returned", 2), ("returned", 3)]);
+    }
 }
