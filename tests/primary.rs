@@ -521,3 +521,14 @@ async fn one_reads_what_one_wrote_from_a_replica_that_has_it_or_from_the_primary
         .unwrap();
     assert_eq!((reader.addr(), start.elapsed()), (pod(2), Duration::ZERO));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_in_a_new_term_has_lost_its_old_writers() {
+    let (nodes, db) = cluster().await;
+    let old = db.primary().get().unwrap();
+    nodes.claim(1, 6); // it was restarted, and promoted between two probes
+    timeout(2 * INTERVAL, old.lost()).await.unwrap();
+    let new = db.primary().get().unwrap();
+    assert_eq!((new.addr(), new.term()), (pod(1), Some(Term::new(6))));
+    assert!(new.is_current() && new.generation() == old.generation() + 1);
+}
