@@ -453,6 +453,8 @@ impl Tracker {
             self.addresses.remove(&node.endpoint.addr());
         }
         self.unheard -= usize::from(!node.is_heard);
+        // It may return as the same endpoint, and tell its role before its position.
+        node.endpoint.replicated(None, None, None);
         self.claims.remove(&id);
         self.demand.forget(id);
         self.forget_round(id);

@@ -164,6 +164,20 @@ fn lag_of_a_replica_ahead_of_the_new_primary_is_unknown_until_it_agrees() {
     assert_eq!((seen.last(), lag(&hand, 2).0), (Some(&false), Some(44)));
 }
 
+#[test]
+fn lag_of_a_replica_that_returns_is_not_what_it_was_when_it_left() {
+    let mut hand = ByHand::stable(2, primary_in(4).at_position(100));
+    hand.say(1, replica().at_position(100));
+    hand.list(&[0]);
+    hand.pass(SECOND * 20);
+    hand.say(0, primary_in(4).at_position(9000));
+    hand.list_all();
+    // A probe may tell the role first, and the position later.
+    hand.say(1, replica());
+    assert_eq!(hand.standing(1), Position::Replica);
+    assert_eq!(lag(&hand, 1), (None, None));
+}
+
 // ===== what does not happen =====
 
 #[test]
