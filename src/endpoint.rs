@@ -220,7 +220,7 @@ impl Endpoint {
     }
 
     /// Reads before it writes: the line stays shared.
-    fn want_position(&self) {
+    pub(crate) fn want_position(&self) {
         if !self.wants_position() {
             self.replication.wanted.store(true, Relaxed);
         }

@@ -178,6 +178,17 @@ fn lag_of_a_replica_that_returns_is_not_what_it_was_when_it_left() {
     assert_eq!(lag(&hand, 1), (None, None));
 }
 
+#[test]
+fn lag_that_somebody_goes_by_needs_the_position_of_the_primary_as_often() {
+    let mut hand = ByHand::stable(3, primary_in(4).at_position(100));
+    hand.say(1, replica().at_position(100));
+    assert!(hand.endpoints.iter().all(|node| !node.wants_position()));
+    hand.endpoints[1].lag_bytes();
+    hand.say(1, replica().at_position(100));
+    let wanted = hand.endpoints.iter().map(|node| node.wants_position());
+    assert_eq!(wanted.collect::<Vec<_>>(), [true, true, false]);
+}
+
 // ===== what does not happen =====
 
 #[test]

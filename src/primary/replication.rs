@@ -47,6 +47,11 @@ impl Tracker {
             node.unknown_lag();
             return false;
         }
+        if node.endpoint.wants_position()
+            && let Some(accepted) = &self.accepted
+        {
+            accepted.endpoint.want_position();
+        }
         let before = node.trail.diverged;
         let primary = self.ring.latest();
         node.trail.follow(now, position, primary, timeout);
