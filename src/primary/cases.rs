@@ -189,6 +189,21 @@ fn lag_that_somebody_goes_by_needs_the_position_of_the_primary_as_often() {
     assert_eq!(wanted.collect::<Vec<_>>(), [true, true, false]);
 }
 
+#[test]
+fn lag_of_a_replica_above_a_new_primary_is_unknown_from_the_start() {
+    let mut hand = ByHand::stable(3, primary_in(1).at_position(1000));
+    // Under a primary that it was seen below, it may be ahead of the last look at that.
+    hand.say(2, replica().at_position(1000));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2).0, Some(0));
+    hand.say(1, primary_in(2).at_position(1000));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2), (None, None));
+    hand.say(1, primary_in(2).at_position(1100));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2).0, Some(44));
+}
+
 // ===== what does not happen =====
 
 #[test]

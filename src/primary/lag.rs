@@ -37,6 +37,8 @@ pub(super) struct Sample {
 pub(super) struct Behind {
     pub(super) bytes: u64,
     pub(super) time: Duration,
+    /// It has more than the primary had at the last look.
+    pub(super) is_ahead: bool,
 }
 
 impl Ring {
@@ -77,6 +79,7 @@ impl Ring {
         let missed = self.samples.get(reached);
         Some(Behind {
             bytes: latest.position.saturating_sub(position),
+            is_ahead: latest.position < position,
             time: missed.map_or(Duration::ZERO, |sample| {
                 now.saturating_duration_since(sample.at)
             }),
@@ -135,6 +138,8 @@ pub(super) struct Trail {
     /// An earlier one, which no later look at the primary was compared with yet.
     unchecked: Option<Sample>,
     pub(super) diverged: bool,
+    /// The last generation of primaries in which it was seen not to be ahead.
+    agreed: u64,
 }
 
 impl Trail {
@@ -173,6 +178,15 @@ impl Trail {
         }
         self.unchecked.get_or_insert(here);
         self.last = Some(here);
+    }
+
+    /// Whether the replica goes along with the primary of this generation. It is ahead of an older look at that
+    /// while both write; one that was never seen behind may have what the new primary has not.
+    pub(super) fn agrees(&mut self, generation: u64, behind: Behind) -> bool {
+        if !behind.is_ahead && !self.diverged {
+            self.agreed = generation;
+        }
+        self.agreed == generation && !self.diverged
     }
 }
 

@@ -18,6 +18,7 @@ impl Tracker {
             .is_some_and(|node| self.is_follower(node));
         let timeout = self.config.timeout;
         let until = now + self.config.lease();
+        let generation = self.reign.generation;
         let Some(node) = self.nodes.get_mut(&id) else {
             return false;
         };
@@ -56,7 +57,7 @@ impl Tracker {
         let primary = self.ring.latest();
         node.trail.follow(now, position, primary, timeout);
         let behind = self.ring.behind(now, position);
-        let behind = behind.filter(|_| follows && !node.trail.diverged);
+        let behind = behind.filter(|behind| follows && node.trail.agrees(generation, *behind));
         let (bytes, time) = (behind.map(|b| b.bytes), behind.map(|b| b.time));
         node.endpoint.replicated(Some(position), bytes, time);
         let diverges = node.trail.diverged != before;
