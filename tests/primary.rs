@@ -550,3 +550,17 @@ async fn a_write_of_a_later_term_is_not_read_from_the_primary_before() {
     });
     assert_ne!(reader.unwrap().addr(), pod(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_may_wait_for_a_replica_for_ever() {
+    let (nodes, db) = cluster().await;
+    let written = db.primary().get().unwrap().wrote_at(10);
+    let (reader, ()) = tokio::join!(db.replica_at_least(&written, Duration::MAX), async {
+        sleep(SECOND).await;
+        nodes.say(1, at(Role::Primary, 10));
+        nodes.say(3, at(Role::Replica, 10));
+    });
+    assert_eq!(reader.unwrap().addr(), pod(3));
+    let forever = db.primary().wait(Duration::MAX).await;
+    assert_eq!(forever.unwrap().addr(), pod(1));
+}

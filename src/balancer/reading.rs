@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Balancer, Pick, PickError, Writer};
 use crate::{
     probe::Term,
-    registry::Snapshot,
+    registry::{FOREVER, Snapshot},
     set::{Candidates, Reign},
 };
 
@@ -121,7 +121,7 @@ impl<S: Clone> Balancer<S> {
         written: &Written,
         within: Duration,
     ) -> Result<Pick<S>, PickError> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + within.min(FOREVER);
         loop {
             let mut news = pin!(self.shared.observed.notified());
             // Before the look: no position is missed.
