@@ -204,6 +204,21 @@ fn lag_of_a_replica_above_a_new_primary_is_unknown_from_the_start() {
     assert_eq!(lag(&hand, 2).0, Some(44));
 }
 
+#[test]
+fn lag_under_a_new_primary_that_writes_is_known_after_a_later_look_at_it() {
+    let mut hand = ByHand::stable(3, primary_in(1).at_position(1000));
+    hand.say(1, primary_in(2).at_position(1000));
+    let mut known = Vec::new();
+    for i in 1..=6 {
+        // The replica is asked last, and has more by then.
+        hand.pass(INTERVAL);
+        hand.say(1, primary_in(2).at_position(1000 + i * 100));
+        hand.say(2, replica().at_position(1050 + i * 100));
+        known.push(lag(&hand, 2).0);
+    }
+    assert_eq!(known, [None, None, None, Some(0), Some(0), Some(0)]);
+}
+
 // ===== what does not happen =====
 
 #[test]

@@ -55,9 +55,10 @@ impl Tracker {
         }
         let before = node.trail.diverged;
         let primary = self.ring.latest();
-        node.trail.follow(now, position, primary, timeout);
+        node.trail
+            .follow(now, position, primary, timeout, generation);
         let behind = self.ring.behind(now, position);
-        let behind = behind.filter(|behind| follows && node.trail.agrees(generation, *behind));
+        let behind = behind.filter(|_| follows && node.trail.agrees(generation));
         let (bytes, time) = (behind.map(|b| b.bytes), behind.map(|b| b.time));
         node.endpoint.replicated(Some(position), bytes, time);
         let diverges = node.trail.diverged != before;
