@@ -268,6 +268,17 @@ impl Tracker {
         self.finish(now, None);
     }
 
+    /// The accepted primary is gone for good, and nobody will hear of it again: no linger for that.
+    pub(crate) fn depart(&mut self, now: Instant) {
+        self.advance(now);
+        if let Some(id) = self.accepted_id() {
+            self.lose(now, Reason::Unlisted);
+            self.forget(id);
+            self.decide(now);
+        }
+        self.finish(now, None);
+    }
+
     /// A probe of the endpoint with this id told something, or failed to.
     pub(crate) fn observed(
         &mut self,
@@ -384,6 +395,7 @@ impl Tracker {
     }
 
     /// The primary, if it left DNS: it takes work as long as it claims to be it (R10).
+    #[cfg(test)]
     pub(crate) fn held(&self) -> Option<&Arc<Endpoint>> {
         self.accepted().filter(|_| self.unlisted_until.is_some())
     }
@@ -444,6 +456,8 @@ impl Tracker {
             self.addresses.remove(&node.endpoint.addr());
         }
         self.unheard -= usize::from(!node.is_heard);
+        // It may return as the same endpoint, and tell its role before its position.
+        node.endpoint.replicated(None, None, None);
         self.claims.remove(&id);
         self.demand.forget(id);
         self.forget_round(id);

@@ -169,7 +169,7 @@ impl<N: NewService> Registry<N> {
             let fails = slot.connectivity.update(now, connects, rng.random()) == Update::Failed;
             failed |= fails;
             // Gone from DNS and gone from the network: whoever returns there is another pod.
-            fails && !slot.is_listed()
+            fails && matches!(slot.presence, Presence::Absent { .. })
         });
         self.draining
             .extend(gone.map(|slot| slot.drained(now, linger)));
@@ -255,8 +255,11 @@ impl<N: NewService> Registry<N> {
     fn update(&mut self, now: Instant) {
         self.follow(now);
         self.reposition();
-        // The last resort may have taken new ones in.
-        self.follow(now);
+        if self.relisted {
+            // The last resort took new ones in.
+            self.follow(now);
+            self.position_all();
+        }
     }
 
     /// Puts every endpoint where its role and its connects say.

@@ -6,7 +6,7 @@ use std::{collections::HashSet, future::pending, time::Duration};
 
 use headless_lb::{
     Balancer, Hint, NoPrimaryKind, Observation, PreferReplica, Primary, ProbeFailure, Replica,
-    Role, RoundRobin, Term,
+    Role, RoundRobin, Term, Written,
 };
 use support::{
     roles::{INTERVAL, Nodes},
@@ -536,4 +536,47 @@ async fn a_primary_that_was_lost_and_returns_is_told_to_those_who_follow() {
         .unwrap();
     assert_eq!(again.generation(), first.generation());
     assert!(again.is_current() && !first.is_current());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_in_a_new_term_has_lost_its_old_writers() {
+    let (nodes, db) = cluster().await;
+    let old = db.primary().get().unwrap();
+    nodes.claim(1, 6); // it was restarted, and promoted between two probes
+    timeout(2 * INTERVAL, old.lost()).await.unwrap();
+    let new = db.primary().get().unwrap();
+    assert_eq!((new.addr(), new.term()), (pod(1), Some(Term::new(6))));
+    assert!(new.is_current() && new.generation() == old.generation() + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_a_later_term_is_not_read_from_the_primary_before() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 1000));
+    nodes.say(3, at(Role::Replica, 1000));
+    let db = balancer(&nodes);
+    db.primary().wait(SECOND).await.unwrap();
+    // Another process wrote to a primary that is not known here yet.
+    let written = Written::in_term(Term::new(5), 900);
+    db.replica_at_least(&written, SECOND).await.unwrap_err();
+    let (reader, ()) = tokio::join!(db.replica_at_least(&written, 10 * SECOND), async {
+        sleep(SECOND).await;
+        nodes.say(2, at(Role::Primary, 1000).in_term(Term::new(5)));
+    });
+    assert_ne!(reader.unwrap().addr(), pod(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_may_wait_for_a_replica_for_ever() {
+    let (nodes, db) = cluster().await;
+    let written = db.primary().get().unwrap().wrote_at(10);
+    let (reader, ()) = tokio::join!(db.replica_at_least(&written, Duration::MAX), async {
+        sleep(SECOND).await;
+        nodes.say(1, at(Role::Primary, 10));
+        nodes.say(3, at(Role::Replica, 10));
+    });
+    assert_eq!(reader.unwrap().addr(), pod(3));
+    let forever = db.primary().wait(Duration::MAX).await;
+    assert_eq!(forever.unwrap().addr(), pod(1));
 }

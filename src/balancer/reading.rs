@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Balancer, Pick, PickError, Writer};
 use crate::{
     probe::Term,
-    registry::Snapshot,
+    registry::{FOREVER, Snapshot},
     set::{Candidates, Reign},
 };
 
@@ -63,6 +63,11 @@ impl Written {
         }
     }
 
+    /// Whether the primary that is known here is one before the writer: it lacks the write.
+    fn is_known_after(&self, reign: Reign) -> bool {
+        self.is_after(reign) && (self.term().is_none() || reign.term.is_some())
+    }
+
     /// Whether the writer is not known here yet.
     fn is_after(&self, reign: Reign) -> bool {
         match self.under {
@@ -105,7 +110,8 @@ impl<S: Clone> Balancer<S> {
     ///
     /// # Errors
     ///
-    /// As [`pick`](Self::pick), when the time is over and there is no primary either.
+    /// As [`pick`](Self::pick), when the time is over and there is no primary either, or only one of a term
+    /// before that of the write.
     ///
     /// # Cancel safety
     ///
@@ -115,7 +121,7 @@ impl<S: Clone> Balancer<S> {
         written: &Written,
         within: Duration,
     ) -> Result<Pick<S>, PickError> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + within.min(FOREVER);
         loop {
             let mut news = pin!(self.shared.observed.notified());
             // Before the look: no position is missed.
@@ -138,6 +144,9 @@ impl<S: Clone> Balancer<S> {
         let set = snapshot.set();
         let (reign, candidates) = (set.reign(), set.available());
         let primary = || self.take(snapshot, candidates.primaries().choose(0)?.index());
+        if is_late && written.is_known_after(reign) {
+            return None;
+        }
         if is_late || written.is_before(reign) {
             return primary();
         }

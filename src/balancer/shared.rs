@@ -101,14 +101,11 @@ impl<S> Shared<S> {
 
     /// Hands what is new to the readers. Called by the driver alone.
     ///
-    /// First the set, then the status, then the wake-up: who is woken finds both.
+    /// First the set, then the status, then the epoch and the wake-up: who is woken by either finds both.
     pub(crate) fn publish(&self, snapshot: Option<Snapshot<S>>, status: &Status) {
         let set = snapshot.map(|snapshot| {
             let set = Arc::clone(snapshot.set());
             self.snapshot.store(Arc::new(snapshot));
-            // After the snapshot: who has read the newer one is never told that it is lost.
-            self.epochs
-                .store(set.reign().epoch, set.primary().is_some());
             set
         });
         let before = self.status.load();
@@ -119,6 +116,9 @@ impl<S> Shared<S> {
         }
         match set {
             Some(set) => {
+                // After the snapshot: who has read the newer one is never told that it is lost.
+                self.epochs
+                    .store(set.reign().epoch, set.primary().is_some());
                 self.changed.send_replace(set);
             }
             None if told => self.wake(),

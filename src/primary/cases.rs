@@ -58,17 +58,6 @@ fn lag_shows_a_dead_receiver_and_an_idle_primary_for_what_they_are() {
 }
 
 #[test]
-fn lag_that_somebody_goes_by_makes_the_probe_look_at_the_primary_as_well() {
-    let mut hand = ByHand::stable(2, primary().at_position(100));
-    hand.say(1, replica().at_position(100));
-    let wanted = |hand: &ByHand| hand.endpoints[0].wants_position();
-    assert!(!wanted(&hand));
-    lag(&hand, 1);
-    hand.say(1, replica().at_position(100));
-    assert!(wanted(&hand));
-}
-
-#[test]
 fn lag_is_unknown_while_no_primary_position_is_fresh() {
     let at = |position| primary_in(4).at_position(position);
     let caught_up = || {
@@ -173,6 +162,61 @@ fn lag_of_a_replica_ahead_of_the_new_primary_is_unknown_until_it_agrees() {
         TIMEOUT + INTERVAL
     );
     assert_eq!((seen.last(), lag(&hand, 2).0), (Some(&false), Some(44)));
+}
+
+#[test]
+fn lag_of_a_replica_that_returns_is_not_what_it_was_when_it_left() {
+    let mut hand = ByHand::stable(2, primary_in(4).at_position(100));
+    hand.say(1, replica().at_position(100));
+    hand.list(&[0]);
+    hand.pass(SECOND * 20);
+    hand.say(0, primary_in(4).at_position(9000));
+    hand.list_all();
+    // A probe may tell the role first, and the position later.
+    hand.say(1, replica());
+    assert_eq!(hand.standing(1), Position::Replica);
+    assert_eq!(lag(&hand, 1), (None, None));
+}
+
+#[test]
+fn lag_that_somebody_goes_by_needs_the_position_of_the_primary_as_often() {
+    let mut hand = ByHand::stable(3, primary_in(4).at_position(100));
+    hand.say(1, replica().at_position(100));
+    assert!(hand.endpoints.iter().all(|node| !node.wants_position()));
+    hand.endpoints[1].lag_bytes();
+    hand.say(1, replica().at_position(100));
+    let wanted = hand.endpoints.iter().map(|node| node.wants_position());
+    assert_eq!(wanted.collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
+fn lag_of_a_replica_above_a_new_primary_is_unknown_from_the_start() {
+    let mut hand = ByHand::stable(3, primary_in(1).at_position(1000));
+    // Under a primary that it was seen below, it may be ahead of the last look at that.
+    hand.say(2, replica().at_position(1000));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2).0, Some(0));
+    hand.say(1, primary_in(2).at_position(1000));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2), (None, None));
+    hand.say(1, primary_in(2).at_position(1100));
+    hand.say(2, replica().at_position(1056));
+    assert_eq!(lag(&hand, 2).0, Some(44));
+}
+
+#[test]
+fn lag_under_a_new_primary_that_writes_is_known_after_a_later_look_at_it() {
+    let mut hand = ByHand::stable(3, primary_in(1).at_position(1000));
+    hand.say(1, primary_in(2).at_position(1000));
+    let mut known = Vec::new();
+    for i in 1..=6 {
+        // The replica is asked last, and has more by then.
+        hand.pass(INTERVAL);
+        hand.say(1, primary_in(2).at_position(1000 + i * 100));
+        hand.say(2, replica().at_position(1050 + i * 100));
+        known.push(lag(&hand, 2).0);
+    }
+    assert_eq!(known, [None, None, None, Some(0), Some(0), Some(0)]);
 }
 
 // ===== what does not happen =====

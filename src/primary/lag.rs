@@ -132,9 +132,11 @@ impl Ring {
 pub(super) struct Trail {
     /// Its last position.
     pub(super) last: Option<Sample>,
-    /// An earlier one, which no later look at the primary was compared with yet.
-    unchecked: Option<Sample>,
+    /// An earlier one, which no later look at the primary was compared with yet, and the generation then.
+    unchecked: Option<(Sample, u64)>,
     pub(super) diverged: bool,
+    /// The last generation in which it was seen at a position that the primary has.
+    agreed: u64,
 }
 
 impl Trail {
@@ -156,23 +158,39 @@ impl Trail {
         position: u64,
         primary: Option<Sample>,
         timeout: Duration,
+        generation: u64,
     ) {
         let here = Sample { at: now, position };
-        if let (Some(earlier), Some(primary)) = (self.unchecked, primary)
+        if let (Some((earlier, then)), Some(primary)) = (self.unchecked, primary)
             && primary.at.saturating_duration_since(earlier.at) > timeout
         {
             self.diverged = earlier.position > primary.position;
             self.unchecked = None;
+            if !self.diverged {
+                self.agreed = self.agreed.max(then);
+            }
         }
         // It went back, as after a rewind: what it said before it says no more.
         if self
             .unchecked
-            .is_some_and(|earlier| earlier.position > position)
+            .is_some_and(|(earlier, _)| earlier.position > position)
         {
             self.unchecked = None;
         }
-        self.unchecked.get_or_insert(here);
+        self.unchecked.get_or_insert((here, generation));
         self.last = Some(here);
+        if primary.is_some_and(|primary| position <= primary.position) {
+            self.agreed = generation;
+        }
+    }
+
+    /// Whether its position says how far it follows the primary of this generation, the last one.
+    ///
+    /// While both write, a replica is ahead of an older look at the primary. After a switch it may be so
+    /// because it has what the new primary has not: until a later look tells, nobody knows. The first primary is
+    /// taken on trust, or else no replica of a busy one would be fresh in a program's first second.
+    pub(super) fn agrees(&self, generation: u64) -> bool {
+        !self.diverged && (self.agreed == generation || generation <= 1)
     }
 }
 
@@ -272,16 +290,16 @@ mod tests {
         let start = Instant::now();
         let mut trail = Trail::default();
         let primary = |at, position| Some(Sample { at, position });
-        trail.follow(start, 1056, primary(start, 1000), TIMEOUT);
+        trail.follow(start, 1056, primary(start, 1000), TIMEOUT, 1);
         assert!(!trail.diverged, "that sample may be the older of the two");
         let soon = start + TIMEOUT;
-        trail.follow(soon, 1056, primary(soon, 1000), TIMEOUT);
+        trail.follow(soon, 1056, primary(soon, 1000), TIMEOUT, 1);
         assert!(!trail.diverged, "its report may have waited for so long");
         let later = start + SECOND;
-        trail.follow(later, 1056, primary(later, 1000), TIMEOUT);
+        trail.follow(later, 1056, primary(later, 1000), TIMEOUT, 1);
         assert!(trail.diverged);
         let agreed = start + SECOND * 3;
-        trail.follow(agreed, 1056, primary(agreed, 1100), TIMEOUT);
+        trail.follow(agreed, 1056, primary(agreed, 1100), TIMEOUT, 1);
         assert!(!trail.diverged);
     }
 
@@ -296,7 +314,7 @@ mod tests {
                 at: now,
                 position: u64::from(i) * 100,
             };
-            trail.follow(now, u64::from(i) * 100 + 40, Some(primary), TIMEOUT);
+            trail.follow(now, u64::from(i) * 100 + 40, Some(primary), TIMEOUT, 1);
             assert!(!trail.diverged);
         }
     }

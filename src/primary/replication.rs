@@ -18,6 +18,7 @@ impl Tracker {
             .is_some_and(|node| self.is_follower(node));
         let timeout = self.config.timeout;
         let until = now + self.config.lease();
+        let generation = self.reign.generation;
         let Some(node) = self.nodes.get_mut(&id) else {
             return false;
         };
@@ -47,22 +48,22 @@ impl Tracker {
             node.unknown_lag();
             return false;
         }
+        // A lag is as fresh as the older of the two positions.
+        if node.endpoint.wants_position()
+            && let Some(accepted) = &self.accepted
+        {
+            accepted.endpoint.want_position();
+        }
         let before = node.trail.diverged;
         let primary = self.ring.latest();
-        node.trail.follow(now, position, primary, timeout);
+        node.trail
+            .follow(now, position, primary, timeout, generation);
         let behind = self.ring.behind(now, position);
-        let behind = behind.filter(|_| follows && !node.trail.diverged);
+        let behind = behind.filter(|_| follows && node.trail.agrees(generation));
         let (bytes, time) = (behind.map(|b| b.bytes), behind.map(|b| b.time));
         node.endpoint.replicated(Some(position), bytes, time);
-        let (is_wanted, diverges) = (
-            node.endpoint.wants_position(),
-            node.trail.diverged != before,
-        );
+        let diverges = node.trail.diverged != before;
         self.shows_lag |= behind.is_some();
-        if is_wanted && let Some(primary) = self.accepted() {
-            // A lag is as fresh as the older of the two positions.
-            primary.want_position();
-        }
         diverges
     }
 

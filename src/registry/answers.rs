@@ -81,7 +81,9 @@ impl<N: NewService> Registry<N> {
 
     pub(super) fn on_empty(&mut self, now: Instant, error: ResolveError) {
         let negative_ttl = error.negative_ttl();
-        let mut live = self.slots.iter().filter(|slot| slot.is_live()).peekable();
+        // One that is held is not what emptiness could take away.
+        let live = |slot: &&Slot<_>| slot.presence == Presence::Live;
+        let mut live = self.slots.iter().filter(live).peekable();
         let held = live.peek().is_some() && {
             let all_ejected = live.all(|slot| slot.connectivity.is_ejected());
             !self

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Config, NewService, Registry};
 use crate::{
     endpoint::{Address, Endpoint},
+    probe::{Observation, ProbeError},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position},
 };
@@ -111,6 +112,13 @@ impl ByHand {
     pub(super) fn refused(&mut self, host: u8) {
         self.endpoint(host).refused();
         self.registry.on_alarm(self.now);
+        self.publish();
+    }
+
+    /// A probe of the newest endpoint of the host reports.
+    pub(super) fn observed(&mut self, host: u8, result: Result<Observation, ProbeError>) {
+        let id = self.endpoint(host).id();
+        self.registry.on_observed(self.now, id, result);
         self.publish();
     }
 

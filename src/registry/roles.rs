@@ -19,6 +19,8 @@ use crate::{
 /// The tracker of a service with a probe.
 pub(super) struct Roles {
     tracker: Tracker,
+    /// As it was last noted.
+    reign: Reign,
 }
 
 impl Roles {
@@ -28,7 +30,10 @@ impl Roles {
             on_conflict: config.on_conflict,
             ..primary::Config::of(interval, config.probe_timeout)
         });
-        Self { tracker }
+        Self {
+            tracker,
+            reign: Reign::default(),
+        }
     }
 
     pub(super) fn position(&self, id: u64) -> Position {
@@ -109,7 +114,7 @@ impl<N: NewService> Registry<N> {
         }
         if self.note_roles() {
             self.release(now);
-            self.reposition();
+            self.update(now);
         }
     }
 
@@ -118,7 +123,13 @@ impl<N: NewService> Registry<N> {
         if !mem::take(&mut self.relisted) {
             return;
         }
+        let accepted = self.accepted();
         let Some(roles) = &mut self.roles else { return };
+        let is_here = |slot: &Slot<_>| slot.is_live() && Some(slot.endpoint.id()) == accepted;
+        if accepted.is_some() && !self.slots.iter().any(is_here) {
+            // Another pod has its address.
+            roles.tracker.depart(now);
+        }
         let listed = |slot: &&Slot<_>| slot.presence == Presence::Live;
         let members = self.slots.iter().filter(listed);
         roles
@@ -133,6 +144,9 @@ impl<N: NewService> Registry<N> {
         let Some(roles) = &mut self.roles else {
             return false;
         };
+        // A node that was promoted once more stays where it stands in the set, and all its connections died.
+        let reign = roles.reign();
+        self.dirty |= mem::replace(&mut roles.reign, reign) != reign;
         let status = roles.tracker.report();
         let is_known = |known: &Arc<Report>| Arc::ptr_eq(known, &status);
         let is_news = !self.status.primary.as_ref().is_some_and(is_known);
@@ -148,12 +162,12 @@ impl<N: NewService> Registry<N> {
 
     /// Lets those go that were held and are not the primary any more.
     fn release(&mut self, now: Instant) {
-        let Some(roles) = &self.roles else { return };
-        let held = roles.tracker.held().map(|endpoint| endpoint.id());
+        // Not whom the tracker holds: it may not know yet that DNS lacks it.
+        let accepted = self.accepted();
         let gone = self
             .slots
             .iter_mut()
-            .filter(|slot| slot.presence == Presence::Held && Some(slot.endpoint.id()) != held);
+            .filter(|slot| slot.presence == Presence::Held && Some(slot.endpoint.id()) != accepted);
         for slot in gone {
             slot.presence = Presence::Absent { since: now };
             self.fates.push((Fate::Removed, slot.service.clone()));
@@ -161,5 +175,160 @@ impl<N: NewService> Registry<N> {
             self.status.removed += 1;
             self.dirty = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        endpoint::Address,
+        probe::{ProbeFailure, Role, Term},
+        registry::{
+            Config,
+            by_hand::{ByHand, addr},
+        },
+        set::EndpointSet,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(250);
+
+    fn probed() -> Config {
+        Config {
+            probe_interval: Some(INTERVAL),
+            ..Config::default()
+        }
+    }
+
+    fn primary_in(term: u128) -> Observation {
+        Observation::of(Role::Primary).in_term(Term::new(term))
+    }
+
+    /// Hosts 1 to 3 are known; 1 is the primary in term 4, the others follow.
+    fn cluster(config: Config) -> ByHand {
+        let mut hand = ByHand::new(config, true);
+        hand.answer(1..=3);
+        heard(&mut hand);
+        hand
+    }
+
+    fn heard(hand: &mut ByHand) {
+        hand.observed(2, Ok(Role::Replica.into()));
+        hand.observed(3, Ok(Role::Replica.into()));
+        hand.observed(1, Ok(primary_in(4)));
+        assert_eq!(hand.position(1), Some(Position::Primary));
+    }
+
+    fn primary(set: &EndpointSet) -> Option<u64> {
+        Some(set.at(set.primary()?)?.id())
+    }
+
+    #[test]
+    fn a_new_term_of_the_same_primary_is_published_though_no_endpoint_moves() {
+        let mut hand = cluster(probed());
+        let before = hand.set.reign();
+        hand.observed(1, Ok(primary_in(6)));
+        let now = hand.set.reign();
+        assert_eq!(now.term, Some(Term::new(6)));
+        assert_eq!(
+            (now.generation, now.epoch),
+            (before.generation + 1, before.epoch + 1)
+        );
+    }
+
+    #[test]
+    fn a_primary_that_left_dns_stays_when_a_connect_to_it_fails() {
+        let mut hand = cluster(probed());
+        hand.answer([2, 3]);
+        hand.refused(1);
+        assert_eq!(hand.position(1), Some(Position::Primary));
+        assert_eq!(hand.told(), []);
+        hand.observed(2, Ok(primary_in(5)));
+        assert_eq!(
+            (hand.hosts(), hand.told()),
+            (vec![2, 3], vec![("removed", 1)])
+        );
+        hand.wait(30 * SECOND);
+        assert_eq!(hand.told(), [("retired", 1)]);
+    }
+
+    #[test]
+    fn a_primary_whose_address_another_pod_has_is_lost_at_once() {
+        let named = |first: &'static str| {
+            [(first, 1), ("db-1", 2), ("db-2", 3)]
+                .into_iter()
+                .map(|(name, host)| Address::from(addr(host)).named(name))
+        };
+        let mut hand = ByHand::new(probed(), true);
+        hand.listed(named("db-0"));
+        heard(&mut hand);
+        let (old, epoch) = (primary(&hand.set), hand.set.reign().epoch);
+        hand.listed(named("db-9"));
+        assert_eq!(primary(&hand.set), None);
+        assert_eq!(hand.set.reign().epoch, epoch + 1);
+        assert_eq!(hand.told(), [("removed", 1)]);
+        hand.observed(2, Ok(primary_in(4)));
+        assert!(primary(&hand.set).is_some() && primary(&hand.set) != old);
+        assert_eq!(hand.position(2), Some(Position::Primary));
+    }
+
+    #[test]
+    fn a_primary_that_grows_too_old_in_the_tick_that_ends_its_lease_is_held() {
+        let mut hand = cluster(Config {
+            max_stale: Some(10 * SECOND),
+            ..probed()
+        });
+        // Lease: two intervals and a timeout.
+        hand.wait(9 * SECOND);
+        hand.observed(1, Ok(primary_in(4)));
+        hand.wait(SECOND);
+        assert_eq!(hand.hosts(), [1]);
+        assert_eq!(hand.position(1), Some(Position::Primary));
+        hand.observed(1, Ok(primary_in(4)));
+        assert_eq!(hand.position(1), Some(Position::Primary));
+    }
+
+    #[test]
+    fn one_that_is_admitted_as_the_last_resort_is_listened_to_at_once() {
+        let mut hand = ByHand::new(
+            Config {
+                warm_up: Some(3 * SECOND),
+                ..probed()
+            },
+            true,
+        );
+        hand.answer([1]);
+        hand.answer([1, 2]);
+        assert_eq!(hand.hosts(), [1]);
+        hand.observed(
+            1,
+            Err(ProbeError::new(ProbeFailure::Refused, "as scripted")),
+        );
+        assert_eq!(hand.hosts(), [1, 2]);
+        hand.observed(2, Ok(primary_in(4)));
+        assert_eq!(hand.position(2), Some(Position::Primary));
+    }
+
+    #[test]
+    fn dns_goes_on_without_a_held_primary_and_nothing_is_doubted_for_it() {
+        let mut hand = cluster(probed());
+        for _ in 0..3 {
+            assert_eq!(hand.hosts(), [1, 2, 3]);
+            hand.wait(5 * SECOND);
+            hand.observed(1, Ok(primary_in(4)));
+            hand.nothing();
+        }
+        assert_eq!(hand.hosts(), [1]);
+        assert_eq!(hand.registry.status().stale_since(), None);
+        hand.nothing();
+        assert_eq!(hand.registry.status().stale_since(), None, "believed");
+        let mut told = hand.told();
+        told.sort_unstable();
+        assert_eq!(told, [("removed", 2), ("removed", 3)]);
+        hand.answer(1..=3);
+        let mut told = hand.told();
+        told.sort_unstable();
+        assert_eq!(told, [("returned", 2), ("returned", 3)]);
     }
 }

@@ -75,3 +75,78 @@ impl Epochs {
         self.store(CLOSED, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        net::SocketAddr,
+        pin::pin,
+        sync::{Arc, atomic::AtomicUsize},
+        task::{Context, Wake},
+    };
+
+    use super::*;
+    use crate::{
+        balancer::shared::{Settings, Shared, Signals},
+        endpoint::Endpoint,
+        probe::Role,
+        registry::{Config, Registry},
+        resolve::Resolution,
+    };
+
+    /// Looks, when it is woken, for what the one it wakes would find.
+    struct Reader {
+        shared: Arc<Shared<()>>,
+        woken: AtomicUsize,
+    }
+
+    impl Wake for Reader {
+        fn wake(self: Arc<Self>) {
+            let (snapshot, status) = (self.shared.snapshot.load(), self.shared.status.load());
+            assert!(snapshot.set().primary().is_some());
+            let known = status.primary().and_then(|report| report.primary());
+            assert!(known.is_some(), "the status is older than the wake-up");
+            self.woken.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_is_woken_by_a_new_epoch_finds_the_set_and_the_status() {
+        let now = Instant::now();
+        let mut config = Config::default();
+        config.probe_interval = Some(Duration::from_secs(1));
+        let mut registry = Registry::new("db", config, |_: &Arc<Endpoint>| (), now);
+        let (signals, _hints) = Signals::new();
+        let settings = Settings {
+            initial_timeout: Duration::ZERO,
+            wait_when_empty: Duration::ZERO,
+            max_attempts: 1,
+            is_probed: true,
+        };
+        let status = registry.status().clone();
+        let shared = Arc::new(Shared::new(status, Arc::new(signals), settings));
+        registry.on_asked(now);
+        let only = SocketAddr::from(([10, 0, 0, 1], 5432));
+        registry.on_answer(now, Ok(Resolution::new([only])));
+        let found = registry.publish().unwrap().into_snapshot();
+        let id = found.set().at(0).unwrap().id();
+        shared.publish(Some(found), registry.status());
+
+        let reader = Arc::new(Reader {
+            shared: Arc::clone(&shared),
+            woken: AtomicUsize::new(0),
+        });
+        let waker = Arc::clone(&reader).into();
+        let mut cx = Context::from_waker(&waker);
+        let (mut epochs, mut sets) = (shared.epochs.subscribe(), shared.changed.subscribe());
+        let (mut epoch, mut set) = (pin!(epochs.changed()), pin!(sets.changed()));
+        assert!(
+            epoch.as_mut().poll(&mut cx).is_pending() && set.as_mut().poll(&mut cx).is_pending()
+        );
+        registry.on_observed(now, id, Ok(Role::Primary.into()));
+        let accepted = registry.publish().unwrap().into_snapshot();
+        shared.publish(Some(accepted), registry.status());
+        assert_eq!(reader.woken.load(Relaxed), 2);
+    }
+}

@@ -100,24 +100,28 @@ pub(crate) struct Serving {
     next: Option<Instant>,
     /// Whether that is less than a tick away.
     is_near: bool,
+    /// When the last batch went.
+    served: Option<Instant>,
 }
 
 impl Serving {
     /// Serves those who wait if it is time. Called after every event.
     pub(crate) fn serve(&mut self, now: Instant, waiters: &Waiters, has_primary: bool) {
         if !has_primary || waiters.is_empty() {
-            // A pause of less than a batch's time must not let two batches go.
-            self.next = self.next.filter(|next| *next > now && has_primary);
+            self.next = None;
             if !has_primary {
                 waiters.turns.forget_permits(BATCH);
             }
             return;
         }
-        let next = *self
-            .next
-            .get_or_insert_with(|| now + spread(STAGGER, 0.0, 1.0, unit()));
+        let next = *self.next.get_or_insert_with(|| {
+            let first = now + spread(STAGGER, 0.0, 1.0, unit());
+            // A pause or a loss of less than a batch's time must not let two batches go.
+            self.served.map_or(first, |at| first.max(at + EVERY))
+        });
         if next <= now {
             waiters.serve();
+            self.served = Some(now);
             self.next = Some(now + EVERY);
         }
         self.is_near = self.next.is_some_and(|next| next <= now + TICK);
@@ -130,5 +134,26 @@ impl Serving {
     pub(crate) fn deadline(&self, waiters: &Waiters) -> Option<Instant> {
         let next = self.next.filter(|_| !waiters.is_empty())?;
         Some(if self.is_near { next } else { next - TICK })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_that_is_lost_and_back_within_a_batch_brings_no_second_one() {
+        let (waiters, mut serving) = (Waiters::default(), Serving::default());
+        let places: Vec<_> = (0..100).map(|_| waiters.queue().unwrap()).collect();
+        let start = Instant::now();
+        let mut served = |millis, has_primary| {
+            let now = start + Duration::from_millis(millis);
+            serving.serve(now, &waiters, has_primary);
+            waiters.turns.forget_permits(places.len())
+        };
+        assert_eq!((served(0, true), served(5, true)), (0, BATCH));
+        assert_eq!((served(6, false), served(7, true)), (0, 0));
+        assert_eq!((8..15).map(|at| served(at, true)).sum::<usize>(), 0);
+        assert_eq!((15..25).map(|at| served(at, true)).sum::<usize>(), BATCH);
     }
 }
