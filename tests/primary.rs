@@ -564,3 +564,21 @@ async fn one_may_wait_for_a_replica_for_ever() {
     let forever = db.primary().wait(Duration::MAX).await;
     assert_eq!(forever.unwrap().addr(), pod(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_heard_behind_many_on_connections_of_an_older_epoch() {
+    let (nodes, db) = cluster().await;
+    let old = db.primary().get().unwrap();
+    fail_over(&nodes);
+    old.lost().await;
+    let new = db.primary().wait(SECOND).await.unwrap();
+    nodes.say(1, Role::Replica);
+    sleep(10 * SECOND).await;
+    nodes.claim(3, 6);
+    for _ in 0..100 {
+        old.report(Hint::NotPrimary);
+        new.report(Hint::Overload);
+    }
+    new.report(Hint::NotPrimary);
+    timeout(60 * MILLISECOND, new.lost()).await.unwrap();
+}
