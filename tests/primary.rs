@@ -582,3 +582,22 @@ async fn a_hint_is_heard_behind_many_on_connections_of_an_older_epoch() {
     new.report(Hint::NotPrimary);
     timeout(60 * MILLISECOND, new.lost()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_over_fresh_replicas_is_resolved_as_soon_as_one_is_known_to_be_fresh() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 9));
+    nodes.say(3, at(Role::Replica, 9));
+    let db = balancer(&nodes);
+    db.primary().wait(SECOND).await.unwrap();
+    sleep(SECOND).await;
+    let readers = db.with_policy(Replica(RoundRobin::new()).max_lag_bytes(100));
+    let start = Instant::now();
+    let (resolved, ()) = tokio::join!(readers.resolved(), async {
+        sleep(2 * SECOND).await;
+        nodes.say(3, at(Role::Replica, 1000));
+    });
+    resolved.unwrap();
+    assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+}
