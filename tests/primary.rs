@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, time::Duration};
 
 use headless_lb::{
     Balancer, Hint, NoPrimaryKind, Observation, PreferReplica, Primary, ProbeFailure, Replica,
@@ -213,11 +213,28 @@ async fn nobody_is_the_primary_when_nobody_observes_any_more() {
         .build();
     let driver = tokio::spawn(driver);
     let writer = db.primary().wait(SECOND).await.unwrap();
-    let waiting = Arc::new(db.primary());
     driver.abort();
     timeout(SECOND, writer.lost()).await.unwrap();
-    let error = waiting.wait(SECOND).await.unwrap_err();
+    let error = db.primary().wait(SECOND).await.unwrap_err();
     assert_eq!(error.kind(), NoPrimaryKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_at_once_when_nobody_observes_any_more() {
+    let nodes = Nodes::default();
+    nodes.follow([1, 2, 3]);
+    let (db, driver) = Balancer::builder(Script::new(pods(1..=3)))
+        .probe(nodes.probe())
+        .build();
+    let driver = tokio::spawn(driver);
+    let view = db.primary();
+    let start = Instant::now();
+    let (error, ()) = tokio::join!(view.wait(10 * SECOND), async {
+        sleep(SECOND).await;
+        driver.abort();
+    });
+    assert_eq!(error.unwrap_err().kind(), NoPrimaryKind::Closed);
+    assert_eq!(start.elapsed(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -600,4 +617,17 @@ async fn a_handle_over_fresh_replicas_is_resolved_as_soon_as_one_is_known_to_be_
     });
     resolved.unwrap();
     assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_in_an_older_term_is_no_reader_of_what_was_written_however_far_it_is() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 5000).in_term(Term::new(3)));
+    nodes.follow([3]);
+    let db = balancer(&nodes);
+    let writer = db.primary().wait(SECOND).await.unwrap();
+    sleep(2 * INTERVAL).await;
+    let reader = db.replica_at_least(&writer.wrote_at(900), SECOND).await;
+    assert_eq!(reader.unwrap().addr(), pod(1));
 }
