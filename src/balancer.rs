@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -279,6 +280,9 @@ impl<S> Balancer<S> {
         let start = Instant::now();
         let mut changed = self.shared.changed.subscribe();
         loop {
+            // A policy that goes by the lag may take one although the set stays.
+            let mut observed = pin!(self.shared.observed.notified());
+            observed.as_mut().enable();
             // The set and the reason before the wake-up: none is missed.
             let error = {
                 let snapshot = self.shared.snapshot.load();
@@ -293,10 +297,16 @@ impl<S> Balancer<S> {
                 PickError::NoCandidate(status) if !knows_roles(status) => unknown,
                 _ => known,
             };
-            match timeout_at(start + patience, changed.changed()).await {
-                Ok(Ok(())) => {}
+            let woken = async {
+                tokio::select! {
+                    changed = changed.changed() => changed.is_ok(),
+                    () = observed => true,
+                }
+            };
+            match timeout_at(start + patience, woken).await {
+                Ok(true) => {}
                 // The driver published while the time ran out, or nothing came.
-                Ok(Err(_)) | Err(_) => {
+                Ok(false) | Err(_) => {
                     let snapshot = self.shared.snapshot.load();
                     let picked = self.choose(snapshot.set(), key, &[]);
                     return picked

@@ -60,7 +60,8 @@ pub use tcp::Tcp;
 ///
 /// The driver drops the futures of [`open`](Self::open) and [`observe`](Self::observe) at the
 /// [`timeout`](Self::timeout) and when the endpoint is gone, and then drops the session too: it may
-/// hold half a reply.
+/// hold half a reply. The future of [`signalled`](Self::signalled) is dropped each time that the session is
+/// asked, and made anew afterwards: it must lose nothing of the session by that.
 pub trait Probe: Send + Sync + 'static {
     /// An open connection, or `()`.
     type Session: Send;

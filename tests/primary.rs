@@ -220,6 +220,24 @@ async fn nobody_is_the_primary_when_nobody_observes_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_is_told_at_once_when_nobody_observes_any_more() {
+    let nodes = Nodes::default();
+    nodes.follow([1, 2, 3]);
+    let (db, driver) = Balancer::builder(Script::new(pods(1..=3)))
+        .probe(nodes.probe())
+        .build();
+    let driver = tokio::spawn(driver);
+    let view = db.primary();
+    let start = Instant::now();
+    let (error, ()) = tokio::join!(view.wait(10 * SECOND), async {
+        sleep(SECOND).await;
+        driver.abort();
+    });
+    assert_eq!(error.unwrap_err().kind(), NoPrimaryKind::Closed);
+    assert_eq!(start.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_of_the_primary_begin_with_what_is_now_and_end_with_the_last_balancer() {
     let (nodes, db) = cluster().await;
     let mut changes = db.primary().subscribe();
@@ -579,4 +597,54 @@ async fn one_may_wait_for_a_replica_for_ever() {
     assert_eq!(reader.unwrap().addr(), pod(3));
     let forever = db.primary().wait(Duration::MAX).await;
     assert_eq!(forever.unwrap().addr(), pod(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_heard_behind_many_on_connections_of_an_older_epoch() {
+    let (nodes, db) = cluster().await;
+    let old = db.primary().get().unwrap();
+    fail_over(&nodes);
+    old.lost().await;
+    let new = db.primary().wait(SECOND).await.unwrap();
+    nodes.say(1, Role::Replica);
+    sleep(10 * SECOND).await;
+    nodes.claim(3, 6);
+    for _ in 0..100 {
+        old.report(Hint::NotPrimary);
+        new.report(Hint::Overload);
+    }
+    new.report(Hint::NotPrimary);
+    timeout(60 * MILLISECOND, new.lost()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_over_fresh_replicas_is_resolved_as_soon_as_one_is_known_to_be_fresh() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 9));
+    nodes.say(3, at(Role::Replica, 9));
+    let db = balancer(&nodes);
+    db.primary().wait(SECOND).await.unwrap();
+    sleep(SECOND).await;
+    let readers = db.with_policy(Replica(RoundRobin::new()).max_lag_bytes(100));
+    let start = Instant::now();
+    let (resolved, ()) = tokio::join!(readers.resolved(), async {
+        sleep(2 * SECOND).await;
+        nodes.say(3, at(Role::Replica, 1000));
+    });
+    resolved.unwrap();
+    assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_in_an_older_term_is_no_reader_of_what_was_written_however_far_it_is() {
+    let nodes = Nodes::default();
+    nodes.say(1, at(Role::Primary, 1000));
+    nodes.say(2, at(Role::Replica, 5000).in_term(Term::new(3)));
+    nodes.follow([3]);
+    let db = balancer(&nodes);
+    let writer = db.primary().wait(SECOND).await.unwrap();
+    sleep(2 * INTERVAL).await;
+    let reader = db.replica_at_least(&writer.wrote_at(900), SECOND).await;
+    assert_eq!(reader.unwrap().addr(), pod(1));
 }

@@ -94,6 +94,9 @@ impl<S: Clone> Balancer<S> {
     /// given, or if another primary came since: the write may lie beyond the point where that one began.
     ///
     /// Positions only grow, so a replica that was seen there has the write. It is seen up to one probe interval late.
+    /// One exception: a replica that received more of the old primary than the new one has, and was never
+    /// rewound, has other data there. It is left out where the probe tells a replica's term, or while it is ahead of
+    /// the primary; after that nothing tells it from one that is slow.
     ///
     /// ```no_run
     /// # async fn example(db: headless_lb::Balancer) -> Result<(), Box<dyn std::error::Error>> {

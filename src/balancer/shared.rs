@@ -200,7 +200,10 @@ impl Signals {
     /// An error of the application's driver hints at something. Who reports never waits: with so many
     /// hints unread, one more says nothing new.
     pub(crate) fn hint(&self, from: Option<Stamp>, hint: Hint) {
-        let _ = self.hints.try_send(Reported { from, hint });
+        // What changes nothing must not take the place of what does.
+        if hint != Hint::Overload {
+            let _ = self.hints.try_send(Reported { from, hint });
+        }
     }
 
     /// A connect to the endpoint failed.

@@ -16,7 +16,8 @@ pub(crate) enum Pace {
 }
 
 impl Tracker {
-    /// How often to probe now: 50 ms for the first 2 s of a trouble, 100 ms up to 30 s, then 1 s.
+    /// How often to probe now: 50 ms for the first 2 s of a trouble, 100 ms up to 30 s, then 1 s, and never less
+    /// often than in peace.
     ///
     /// A waiting program gets its primary within one of these after the database has one; after half a
     /// minute an operator is at work, and probes that open a connection each cost the servers more.

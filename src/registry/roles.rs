@@ -331,4 +331,24 @@ mod tests {
         told.sort_unstable();
         assert_eq!(told, [("returned", 2), ("returned", 3)]);
     }
+
+    #[test]
+    fn a_held_primary_does_not_count_among_those_that_an_answer_lacks() {
+        let mut hand = cluster(probed());
+        hand.answer([2, 3]);
+        hand.answer([2]);
+        // One of three: no need to see that twice.
+        assert_eq!(hand.hosts(), [1, 2]);
+    }
+
+    #[test]
+    fn a_hint_that_doubts_connections_makes_dns_be_asked() {
+        let mut hand = cluster(probed());
+        // Nothing changes: the next question is due after seconds.
+        (0..4).for_each(|_| hand.answer(1..=3));
+        hand.wait(6 * INTERVAL);
+        assert!(!hand.registry.is_due(hand.now));
+        hand.registry.on_hint(hand.now, None, Hint::Connection);
+        assert!(hand.registry.is_due(hand.now));
+    }
 }

@@ -114,8 +114,10 @@ mod tests {
     #[test]
     fn whoever_is_woken_by_a_new_epoch_finds_the_set_and_the_status() {
         let now = Instant::now();
-        let mut config = Config::default();
-        config.probe_interval = Some(Duration::from_secs(1));
+        let config = Config {
+            probe_interval: Some(Duration::from_secs(1)),
+            ..Config::default()
+        };
         let mut registry = Registry::new("db", config, |_: &Arc<Endpoint>| (), now);
         let (signals, _hints) = Signals::new();
         let settings = Settings {

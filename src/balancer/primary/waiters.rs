@@ -156,4 +156,19 @@ mod tests {
         assert_eq!((8..15).map(|at| served(at, true)).sum::<usize>(), 0);
         assert_eq!((15..25).map(|at| served(at, true)).sum::<usize>(), BATCH);
     }
+
+    #[test]
+    fn turns_that_nobody_took_do_not_add_up() {
+        let (waiters, mut serving) = (Waiters::default(), Serving::default());
+        let places: Vec<_> = (0..100).map(|_| waiters.queue().unwrap()).collect();
+        let start = Instant::now();
+        for millis in 0..100 {
+            let now = start + Duration::from_millis(millis);
+            serving.serve(now, &waiters, true);
+        }
+        assert_eq!(waiters.turns.available_permits(), BATCH);
+        serving.serve(start + Duration::from_millis(100), &waiters, false);
+        assert_eq!(waiters.turns.available_permits(), 0);
+        drop(places);
+    }
 }

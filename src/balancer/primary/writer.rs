@@ -133,6 +133,9 @@ impl<S> Writer<S> {
     /// Reports what an error on a connection to it hints at ([`Hint`]): the probes look at once. Coalesced, ignored
     /// if this was lost since, and never evidence by itself.
     pub fn report(&self, hint: Hint) {
+        if !self.is_current() {
+            return;
+        }
         let stamp = Stamp {
             endpoint: self.endpoint.id(),
             epoch: self.reign.epoch,
