@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Longer than any process lives: durations of settings end here, so that adding one to a time cannot
+/// overflow.
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// The delay before try number `failures + 1`: uniform over `0..min(base * 2^(failures - 1), cap)`.
 ///
 /// "Full jitter" (Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015): clients that

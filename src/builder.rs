@@ -5,13 +5,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    backoff::FOREVER,
     balancer::{Balancer, Settings, Shared, Signals},
     driver::{Driver, Prober, Source},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     primary::OnConflict,
     probe::Probe,
-    registry::{Config, EmptyMode, FOREVER, NewService, Registry},
+    registry::{Config, EmptyMode, NewService, Registry},
     resolve::Resolve,
 };
 

@@ -86,6 +86,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
+mod age;
 mod backoff;
 mod draw;
 mod eject;

@@ -33,6 +33,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    backoff::FOREVER,
     endpoint::Endpoint,
     hint::Hint,
     probe::{Observation, ProbeError, Term},
@@ -69,7 +70,7 @@ use demand::Demand;
 pub(crate) use demand::Probes;
 pub(crate) use events::Event;
 use lag::Ring;
-use node::{Change, FOREVER, Node};
+use node::{Change, Node};
 pub use order::HighestTerm;
 use order::{Claim, Memory};
 pub(crate) use pace::Pace;

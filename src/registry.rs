@@ -49,7 +49,6 @@ mod warming;
 
 use answers::Fingerprint;
 use cadence::Cadence;
-pub(crate) use config::FOREVER;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
 use lifecycle::Fate;
@@ -57,7 +56,6 @@ pub use lifecycle::NewService;
 use roles::Roles;
 use slot::{Presence, Slot};
 pub use snapshot::{Published, Snapshot};
-pub(crate) use status::Ago;
 pub use status::Status;
 
 /// The state of one service's discovery. See the [module](self).

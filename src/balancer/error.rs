@@ -2,10 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::{
-    registry::{Ago, Status},
-    resolve::ResolveErrorKind,
-};
+use crate::{age::Ago, registry::Status, resolve::ResolveErrorKind};
 
 /// Why nothing was picked. Each variant calls for something else, and each names the service and
 /// the cause; the [`Status`] inside tells the age of what is known.

@@ -6,8 +6,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Balancer, Pick, PickError, Writer};
 use crate::{
+    backoff::FOREVER,
     probe::Term,
-    registry::{FOREVER, Snapshot},
+    registry::Snapshot,
     set::{Candidates, Reign},
 };
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Balancer;
-use crate::{registry::Ago, set::Position};
+use crate::{age::Ago, set::Position};
 
 /// The view for people: a line on discovery, then a line for each endpoint.
 ///

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{events::Told, lag::Trail, order::Claim, reason::Reason};
 use crate::{
+    backoff::FOREVER,
     endpoint::Endpoint,
     probe::{Lineage, Observation, ProbeError, ProbeFailure, Role},
     set::Position,
@@ -14,9 +15,6 @@ use crate::{
 /// So many passing failures in a row end what a node said: one packet may be lost. It delays that a
 /// primary is given up, never that another is accepted (primary R1).
 pub(super) const FALL: u32 = 2;
-
-/// Longer than any process lives: adding it to a time cannot overflow.
-pub(super) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[derive(Debug)]
 pub(super) struct Node {

@@ -2,10 +2,9 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use tokio::time::Instant;
-
 use super::order::HighestTerm;
 use crate::{
+    age::Ago,
     endpoint::Endpoint,
     probe::{ProbeError, ProbeFailure, Term},
 };
@@ -156,20 +155,6 @@ impl fmt::Display for Label<'_> {
         match self.0.name() {
             Some(name) => f.write_str(name),
             None => write!(f, "{}", self.0.addr()),
-        }
-    }
-}
-
-/// Time since an instant.
-pub(super) struct Ago(pub(super) Instant);
-
-impl fmt::Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.elapsed().as_secs_f64() {
-            s if s < 10.0 => write!(f, "{s:.1} s"),
-            s if s < 120.0 => write!(f, "{s:.0} s"),
-            s if s < 7200.0 => write!(f, "{:.0} min", s / 60.0),
-            s => write!(f, "{:.0} h", s / 3600.0),
         }
     }
 }

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     order::HighestTerm,
-    reason::{Ago, Label, Reason},
+    reason::{Label, Reason},
 };
-use crate::{endpoint::Endpoint, probe::Role, set::Position};
+use crate::{age::Ago, endpoint::Endpoint, probe::Role, set::Position};
 
 /// So many endpoints are written out; a service with more is looked at through [`Report::endpoints`].
 const WRITTEN: usize = 16;

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::primary::OnConflict;
-
-/// Longer than any process lives: durations of settings end here, so that adding one to a time cannot
-/// overflow.
-pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+use crate::{backoff::FOREVER, primary::OnConflict};
 
 /// When to ask, what to believe, how long to keep. [`Builder`](crate::Builder) has a setter for each.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use super::{Dial, Outcome, Pool};
 #[cfg(feature = "http2")]
 use crate::http::{connection::Connection, shared::Links};
 use crate::{
+    backoff::FOREVER,
     http::{connection::Exclusive, socket::Close},
-    registry::FOREVER,
 };
 
 /// Free connections per pod. A burst may need more, and closes what is above. Each costs a descriptor
