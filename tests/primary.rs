@@ -226,6 +226,7 @@ async fn who_waits_is_told_at_once_when_nobody_observes_any_more() {
     let (db, driver) = Balancer::builder(Script::new(pods(1..=3)))
         .probe(nodes.probe())
         .build();
+    #[expect(clippy::disallowed_methods, reason = "the test ends it")]
     let driver = tokio::spawn(driver);
     let view = db.primary();
     let start = Instant::now();

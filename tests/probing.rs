@@ -93,8 +93,8 @@ async fn cluster(script: &Script) -> (Sessions, Balancer) {
         .seed(support::seed())
         .probe(sessions.clone())
         .spawn();
-    let writer = db.primary().wait(SECOND).await.unwrap();
-    assert_eq!(writer.addr(), pod(1));
+    let writer = db.primary().wait(SECOND).await;
+    assert_eq!(writer.expect("node 1 says so").addr(), pod(1));
     sleep(SECOND).await;
     assert_eq!(sessions.opened.load(Relaxed), 3);
     (sessions, db)
