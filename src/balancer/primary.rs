@@ -139,8 +139,8 @@ impl<S> PrimaryView<S> {
         self.shared.status.load().primary().cloned()
     }
 
-    /// Accepts terms below the highest that was seen, from now on: for after a restore from a backup, whose
-    /// PostgreSQL goes on in an older timeline. The errors say when this is needed; it is an operator's decision, for
+    /// Accepts terms below the highest that was seen, and data of whatever lineage, from now on: for after a restore
+    /// from a backup, whose PostgreSQL goes on in an older timeline. The errors say when this is needed; it is an operator's decision, for
     /// to a client an old primary looks the same.
     pub fn forget_term(&self) {
         self.shared.signals.forget_term();
