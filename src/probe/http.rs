@@ -106,4 +106,29 @@ mod tests {
             assert!(source.contains(&status.to_string()), "{source}");
         }
     }
+    /// A credential that is wrong says nothing of the node; a server that breaks off may be dying.
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn a_handshake_that_breaks_off_is_no_refusal_of_credentials() {
+        use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+        let provider = std::sync::Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let peer = Peer::bind().await;
+        let tls = crate::Tls::service(config, "db.example").unwrap();
+        let probe = HttpStatus::new("/", peer.port).tls(tls);
+        for (said, failure) in [
+            (&b""[..], ProbeFailure::Closed),
+            (b"HTTP/1.0 400 Bad Request\r\n\r\n", ProbeFailure::Tls),
+        ] {
+            let mut session = ();
+            let seen = probe.observe(&peer.endpoint, &mut session);
+            let (seen, ()) = tokio::join!(seen, peer.hang_up(said));
+            let error = seen.unwrap_err();
+            assert_eq!((error.failure(), error.is_definitive()), (failure, false));
+        }
+    }
 }

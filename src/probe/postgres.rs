@@ -6,9 +6,8 @@ use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {
     crate::tls::Tls,
-    std::io,
     tokio::io::{AsyncReadExt, AsyncWriteExt},
-    tokio_rustls::{TlsConnector, rustls},
+    tokio_rustls::TlsConnector,
 };
 
 #[cfg(feature = "tls")]
@@ -293,12 +292,5 @@ async fn secured(
     }
     let connector = TlsConnector::from(Arc::clone(&tls.config));
     let connected = connector.connect(name, stream).await;
-    connected.map_err(|error: io::Error| {
-        let cause = error.get_ref();
-        if cause.is_some_and(|cause| cause.is::<rustls::Error>()) {
-            ProbeError::new(ProbeFailure::Tls, error)
-        } else {
-            ProbeError::opening(error) // it broke off
-        }
-    })
+    connected.map_err(ProbeError::securing)
 }

@@ -42,7 +42,8 @@ impl Page {
             let failed = |error| ProbeError::new(crate::probe::ProbeFailure::Tls, error);
             let name = tls.name_of(endpoint).map_err(failed)?;
             let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&tls.config));
-            let stream = connector.connect(name, stream).await.map_err(failed)?;
+            let secured = connector.connect(name, stream).await;
+            let stream = secured.map_err(|error| ProbeError::securing(error).unproven())?;
             return exchange(stream, &request).await;
         }
         exchange(stream, &request).await
@@ -140,6 +141,15 @@ pub(in crate::probe) mod tests {
                 tokio::task::yield_now().await;
             }
             String::from_utf8(request).unwrap()
+        }
+
+        /// Reads something, says this, and hangs up.
+        #[cfg(feature = "tls")]
+        pub(in crate::probe) async fn hang_up(&self, said: &[u8]) {
+            let (mut stream, _) = self.listener.accept().await.unwrap();
+            let mut heard = vec![0; 4096];
+            assert!(stream.read(&mut heard).await.unwrap() > 0);
+            stream.write_all(said).await.unwrap();
         }
 
         pub(in crate::probe) async fn answer(
