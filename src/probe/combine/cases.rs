@@ -353,3 +353,27 @@ async fn a_signal_of_either_part_is_one_of_the_whole() {
         assert!(signal.is_ok());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_leases_hold_for_the_shorter_one() {
+    let lease = |seconds| Some(Duration::from_secs(seconds));
+    let primary = |lease: Option<Duration>| {
+        let seen = of(Role::Primary);
+        script(
+            [Ok(lease.map_or(seen.clone(), |l| seen.holding_for(l)))],
+            1000,
+        )
+    };
+    for (one, other, both) in [
+        (lease(3), lease(30), lease(3)),
+        (lease(30), lease(3), lease(3)),
+        (lease(3), None, lease(3)),
+        (None, lease(3), lease(3)),
+        (None, None, None),
+    ] {
+        let seen = once(&authority(primary(one)).confirm(primary(other))).await;
+        assert_eq!(seen.unwrap().valid_for(), both, "{one:?} {other:?}");
+        let seen = once(&all(primary(one), primary(other))).await;
+        assert_eq!(seen.unwrap().valid_for(), both, "{one:?} {other:?}");
+    }
+}
