@@ -278,11 +278,13 @@ impl Settings {
         stream.set_nodelay(true)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let name = tls.name_of(primary.endpoint()).map_err(said::unproved)?;
+            let name = tls
+                .name_of(primary.endpoint())
+                .map_err(|error| said::unproved(&error))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
             let connected = connector.connect(name, stream).await;
             let stream = connected.map_err(|error| match error.get_ref() {
-                Some(cause) if cause.is::<rustls::Error>() => said::unproved(error),
+                Some(cause) if cause.is::<rustls::Error>() => said::unproved(&error),
                 _ => error.into(), // it broke off
             })?;
             return self.link(primary, stream).await;

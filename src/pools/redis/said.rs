@@ -47,7 +47,7 @@ pub(super) fn hint(error: &RedisError) -> Option<Hint> {
 
 /// A peer that could not prove who it is, or has no name to prove: it will not in a moment either.
 #[cfg(feature = "tls")]
-pub(super) fn unproved(error: io::Error) -> RedisError {
+pub(super) fn unproved(error: &io::Error) -> RedisError {
     let kind = ErrorKind::AuthenticationFailed;
     (
         kind,

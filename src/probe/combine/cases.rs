@@ -394,10 +394,11 @@ async fn two_leases_hold_for_the_shorter_one() {
     let lease = |seconds| Some(Duration::from_secs(seconds));
     let primary = |lease: Option<Duration>| {
         let seen = of(Role::Primary);
-        script(
-            [Ok(lease.map_or(seen.clone(), |l| seen.holding_for(l)))],
-            1000,
-        )
+        let seen = match lease {
+            Some(lease) => seen.holding_for(lease),
+            None => seen,
+        };
+        script([Ok(seen)], 1000)
     };
     for (one, other, both) in [
         (lease(3), lease(30), lease(3)),
