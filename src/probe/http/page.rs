@@ -29,6 +29,16 @@ impl Page {
         }
     }
 
+    /// Over TLS, without ALPN: a configuration that is shared with another client may offer HTTP/2, and a server
+    /// would take that.
+    #[cfg(feature = "tls")]
+    pub(in crate::probe) fn secured(&mut self, mut tls: crate::tls::Tls) {
+        std::sync::Arc::make_mut(&mut tls.config)
+            .alpn_protocols
+            .clear();
+        self.tls = Some(tls);
+    }
+
     /// Connects, asks, reads the reply, and hangs up.
     ///
     /// No failure is definitive: what serves the page may be down while the database beside it works.
@@ -143,13 +153,14 @@ pub(in crate::probe) mod tests {
             String::from_utf8(request).unwrap()
         }
 
-        /// Reads something, says this, and hangs up.
+        /// Hears something, says this, and hangs up: what it heard.
         #[cfg(feature = "tls")]
-        pub(in crate::probe) async fn hang_up(&self, said: &[u8]) {
+        pub(in crate::probe) async fn hang_up(&self, said: &[u8]) -> Vec<u8> {
             let (mut stream, _) = self.listener.accept().await.unwrap();
-            let mut heard = vec![0; 4096];
-            assert!(stream.read(&mut heard).await.unwrap() > 0);
+            let mut heard = Vec::with_capacity(4096);
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
             stream.write_all(said).await.unwrap();
+            heard
         }
 
         pub(in crate::probe) async fn answer(
