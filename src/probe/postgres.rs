@@ -72,7 +72,8 @@ pub use session::PostgresSession;
 ///
 /// Trust, SCRAM-SHA-256 (the server must prove that it knows the password, too), MD5, and cleartext passwords. The last
 /// only over TLS or with [`cleartext`](Self::cleartext): the address of a pod may be another's tomorrow, and who listens
-/// there only has to ask. Passwords beyond ASCII are used as they are: that is right if they are in Unicode's normal form
+/// there only has to ask. The answer to MD5 lets who hears it try passwords at leisure. And a server
+/// that asks for nothing has proved nothing: which server it is, TLS alone can tell. Passwords beyond ASCII are used as they are: that is right if they are in Unicode's normal form
 /// KC, as SCRAM's SASLprep wants; no channel binding, no client certificate but the one of your TLS configuration, no GSSAPI.
 ///
 /// Statements run with `statement_timeout` set to [`timeout`](Self::timeout), so that none goes on when nobody waits for
