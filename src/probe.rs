@@ -81,6 +81,8 @@ pub trait Probe: Send + Sync + 'static {
 
     /// Completes when the session has something to say by itself, such as its end: the driver then
     /// asks at once. The default never does.
+    ///
+    /// Must be cancel safe: the driver drops it when it is time to ask, and goes on with the session.
     fn signalled(&self, session: &mut Self::Session) -> impl Future<Output = ()> + Send {
         let _ = session;
         std::future::pending()

@@ -23,7 +23,8 @@ use tokio::{
 };
 
 #[cfg(feature = "tls")]
-use crate::tls::Tls;
+use {crate::tls::Tls, tokio_rustls::rustls};
+
 use crate::{
     backoff::spread,
     balancer::{PrimaryView, Writer},
@@ -81,8 +82,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// - **In flight when the primary is lost** it fails with the text of [`Fenced`](crate::Fenced): it may have taken effect. It is
 ///   never sent again. The same holds for one whose connection breaks.
 /// - **Refused with `READONLY`**, since the node was demoted a moment ago, it has had no effect. So a single command goes to
-///   the new primary, if one is found within a second; a pipeline, of which parts may have been done, ends
-///   with the error.
+///   the new primary, if one is found within a second; a pipeline or a script, of which parts may have been
+///   done (a script may have published before it wrote), ends with the error.
 ///
 /// The `NoPrimary` or `Fenced` itself is among the [sources](error::Error::source) of the error.
 ///
@@ -90,7 +91,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 ///
 /// # What it does not do
 ///
-/// Subscriptions (RESP3 pushes) are not made again on the next connection. And observation is not fencing: what is
+/// Subscriptions (RESP3 pushes) are not made again on the next connection. Nor is any state of a connection kept for
+/// you: clones share it, and the next command may go over another one. So `MULTI`, `WATCH` and `SELECT` are no
+/// commands to send alone; an atomic pipeline ([`Pipeline::atomic`]) is a transaction that goes over one. And observation is not fencing: what is
 /// acknowledged by an old master between the promotion and the next look of the probes is lost, which
 /// `min-replicas-to-write` on the server bounds.
 #[derive(Clone)]
@@ -164,7 +167,7 @@ impl RedisPrimary {
         let answer = link
             .ask(link.connection().send_packed_command(command))
             .await;
-        if !link.was_demoted(&answer).await {
+        if !said::may_repeat(command) || !link.was_demoted(&answer).await {
             return answer;
         }
         let link = self.link().await?;
@@ -263,7 +266,7 @@ impl RedisPrimary {
     }
 }
 
-/// Whether another connect may go better: a refused login will not.
+/// Whether another connect may go better: a refused login will not, nor a name that is not proved.
 fn is_passing(error: &RedisError) -> bool {
     error.is_io_error() || said::hint(error).is_some()
 }
@@ -275,9 +278,15 @@ impl Settings {
         stream.set_nodelay(true)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let name = tls.name_of(primary.endpoint())?;
+            let name = tls
+                .name_of(primary.endpoint())
+                .map_err(|error| said::unproved(&error))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
-            let stream = connector.connect(name, stream).await?;
+            let connected = connector.connect(name, stream).await;
+            let stream = connected.map_err(|error| match error.get_ref() {
+                Some(cause) if cause.is::<rustls::Error>() => said::unproved(&error),
+                _ => error.into(), // it broke off
+            })?;
             return self.link(primary, stream).await;
         }
         self.link(primary, stream).await

@@ -22,6 +22,9 @@ use crate::{
     hint::Hint,
 };
 
+/// Below it there are no sockets: a connect fails at once.
+const NOWHERE: &str = "/dev/null";
+
 /// The primary through sqlx: one [`PgPool`] for each reign, since a pool of sqlx keeps no record of whom a
 /// connection is to.
 ///
@@ -54,9 +57,10 @@ use crate::{
 ///   connection is all right.
 /// - **On loss** the next pool is there before the old one is closed, and its idle connections with it.
 ///
-/// Host and port of the options are replaced by the pod's, `after_connect` and `before_acquire` by the checks; all else is yours. Give no
-/// Unix socket. sqlx verifies the name that it dials, so with `VerifyFull` the certificates must name the pods'
-/// addresses; `VerifyCa` does not look at names.
+/// Host and port of the options are replaced by the pod's, `after_connect` and `before_acquire` by the checks; all else is yours. With a
+/// Unix socket each connect fails. sqlx verifies the name that it dials, so with `VerifyFull` the certificates must name the
+/// pods' addresses; `VerifyCa` does not look at names. The mode that sqlx has by default, `Prefer`, goes on in clear
+/// with a server that says it has no TLS, whoever that is.
 ///
 /// # What is spawned
 ///
@@ -88,6 +92,17 @@ impl SqlxPrimary {
     ///
     /// As [`tokio::spawn`], outside a runtime.
     pub fn spawn(primary: PrimaryView, login: PgConnectOptions, options: PgPoolOptions) -> Self {
+        // sqlx prefers a socket to any host, and it cannot be taken out of the options.
+        let login = match login.get_socket() {
+            None => login,
+            Some(socket) => {
+                tracing::error!(
+                    ?socket,
+                    "the login names a Unix socket, where no primary is: no connection is made"
+                );
+                login.socket(NOWHERE)
+            }
+        };
         let (alive, dropped) = oneshot::channel();
         let changes = primary.subscribe();
         let inner = Arc::new(Inner {

@@ -86,7 +86,9 @@ impl<T> PgTls for T where
 ///
 /// User, password, database and all else is the [`Config`]'s, but for where to connect. Name one `host` in it
 /// at most, and no `hostaddr`: the pod's address is dialled, and `host` is what TLS verifies. A `port` may be
-/// there if it is the pods'. `connect_timeout` limits TCP only, and is not needed.
+/// there if it is the pods'. `connect_timeout` limits TCP only, and is not needed. With TLS set
+/// [`SslMode::Require`](tokio_postgres::config::SslMode::Require): the default, `Prefer`, goes on in clear with a
+/// server that says it has none, and the address of a pod may be another's tomorrow.
 ///
 /// # What is spawned
 ///

@@ -22,7 +22,7 @@ pub use confirm::{Authoritative, Confirm, authority};
 ///
 /// The first may take its own [`timeout`](Probe::timeout), then the second its own; the timeout of both is the
 /// sum. The interval is the first's, for it is the one that is asked as a rule. After a failure the first is
-/// opened anew with each question.
+/// opened anew with each question; when its session has ended, before the second is asked.
 ///
 /// ```
 /// use headless_lb::{probe::{HttpStatus, Tcp, first}};
@@ -53,14 +53,21 @@ impl<A: Probe, B: Probe> Probe for FirstOf<A, B> {
         endpoint: &Endpoint,
         (first, then): &mut Self::Session,
     ) -> Result<Observation, ProbeError> {
-        let failed = match timeout(self.first.timeout(), ask(&self.first, endpoint, first)).await {
-            Ok(Ok(seen)) => {
+        let was_open = first.is_some();
+        let asked = match ask(&self.first, endpoint, first).await {
+            // The end of a session proves nothing; whether another can be opened does.
+            Err(error) if was_open && error.failure() == ProbeFailure::Closed => {
+                ask(&self.first, endpoint, first).await
+            }
+            asked => asked,
+        };
+        let failed = match asked {
+            Ok(seen) => {
                 // Its connection may cost the server something.
                 *then = None;
                 return Ok(seen);
             }
-            Ok(Err(error)) => error,
-            Err(elapsed) => ProbeError::new(ProbeFailure::Timeout, elapsed),
+            Err(error) => error,
         };
         let asked = ask(&self.then, endpoint, then).await;
         asked.map_err(|error| error.after(&failed))
@@ -86,7 +93,8 @@ impl<A: Probe, B: Probe> Probe for FirstOf<A, B> {
 /// fenced primary. What the first does not tell (term, lineage, position) the second does. For
 /// one that decides and one that agrees there is [`authority(a).confirm(b)`](authority).
 ///
-/// Both are asked at once, within the longer timeout, at the shorter interval.
+/// Both are asked at once, each within its own timeout, at the shorter interval. A claim holds as long as the
+/// shorter lease of the two.
 ///
 /// ```
 /// use headless_lb::{probe::{HttpStatus, Tcp, all}};
@@ -172,21 +180,29 @@ fn of_one_cluster(one: &Observation, other: &Observation) -> Result<(), ProbeErr
     }
 }
 
-/// Asks a part, which opens its session first if it has none. One that failed, or was dropped meanwhile, is
-/// not used again: it may hold half a reply.
+/// Asks a part, which opens its session first if it has none, in the part's own time: that of the whole may be
+/// longer, for the other's sake. One that failed, or was dropped meanwhile, is not used again: it may hold half
+/// a reply.
 async fn ask<P: Probe>(
     probe: &P,
     endpoint: &Endpoint,
     session: &mut Option<P::Session>,
 ) -> Result<Observation, ProbeError> {
-    let (mut open, seen) = match session.take() {
-        Some(open) => (open, None),
-        None => probe.open(endpoint).await?,
+    let kept = session.take();
+    let asking = async {
+        let (mut open, seen) = match kept {
+            Some(open) => (open, None),
+            None => probe.open(endpoint).await?,
+        };
+        let seen = match seen {
+            Some(seen) => seen,
+            None => probe.observe(endpoint, &mut open).await?,
+        };
+        Ok((open, seen))
     };
-    let seen = match seen {
-        Some(seen) => seen,
-        None => probe.observe(endpoint, &mut open).await?,
-    };
+    let asked = timeout(probe.timeout(), asking).await;
+    let (open, seen) =
+        asked.map_err(|elapsed| ProbeError::new(ProbeFailure::Timeout, elapsed))??;
     *session = Some(open);
     Ok(seen)
 }

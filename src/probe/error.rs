@@ -91,6 +91,18 @@ impl ProbeError {
         Self::new(failure, error)
     }
 
+    /// What went wrong in a TLS handshake: a peer that could not prove who it is, or does not speak TLS, says nothing of
+    /// the role. One that breaks it off is like any other that does.
+    #[cfg(feature = "tls")]
+    pub(super) fn securing(error: io::Error) -> Self {
+        let cause = error.get_ref();
+        if cause.is_some_and(|cause| cause.is::<tokio_rustls::rustls::Error>()) {
+            Self::new(ProbeFailure::Tls, error)
+        } else {
+            Self::opening(error)
+        }
+    }
+
     /// What went wrong on an open session. Its end alone proves nothing: an administrator may have ended
     /// it. The next [`open`](super::Probe::open) tells.
     pub fn closed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -47,7 +47,7 @@ impl HttpStatus {
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     #[must_use]
     pub fn tls(mut self, tls: crate::Tls) -> Self {
-        self.page.tls = Some(tls);
+        self.page.secured(tls);
         self
     }
 }
@@ -104,6 +104,48 @@ mod tests {
             assert_eq!((error.failure(), error.is_definitive()), (failure, false));
             let source = error.source().unwrap().to_string();
             assert!(source.contains(&status.to_string()), "{source}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn http2_is_not_offered_by_a_configuration_that_has_it() {
+        let peer = Peer::bind().await;
+        let probe = HttpStatus::new("/", peer.port).tls(tls());
+        let mut session = ();
+        let seen = probe.observe(&peer.endpoint, &mut session);
+        let (_, heard) = tokio::join!(seen, peer.hang_up(b""));
+        assert!(!heard.windows(3).any(|offer| offer == b"\x02h2"));
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls() -> crate::Tls {
+        use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+        let provider = std::sync::Arc::new(ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        crate::Tls::service(config, "db.example").unwrap()
+    }
+
+    /// A credential that is wrong says nothing of the node; a server that breaks off may be dying.
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn a_handshake_that_breaks_off_is_no_refusal_of_credentials() {
+        let peer = Peer::bind().await;
+        let probe = HttpStatus::new("/", peer.port).tls(tls());
+        for (said, failure) in [
+            (&b""[..], ProbeFailure::Closed),
+            (b"HTTP/1.0 400 Bad Request\r\n\r\n", ProbeFailure::Tls),
+        ] {
+            let mut session = ();
+            let seen = probe.observe(&peer.endpoint, &mut session);
+            let (seen, _) = tokio::join!(seen, peer.hang_up(said));
+            let error = seen.unwrap_err();
+            assert_eq!((error.failure(), error.is_definitive()), (failure, false));
         }
     }
 }

@@ -203,7 +203,8 @@ impl Observation {
         self
     }
 
-    /// What this one does not tell, as the other tells it: all but the role, and who says so.
+    /// What this one does not tell, as the other tells it: all but the role, and who says so. It holds as long as
+    /// both do.
     #[must_use]
     pub(super) fn completed_by(self, other: &Self) -> Self {
         Self {
@@ -211,7 +212,10 @@ impl Observation {
             term: self.term.or(other.term),
             lineage: self.lineage.or_else(|| other.lineage.clone()),
             position: self.position.or(other.position),
-            valid_for: self.valid_for.or(other.valid_for),
+            valid_for: match (self.valid_for, other.valid_for) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
             points_to: self.points_to.or(other.points_to),
             ..self
         }

@@ -71,7 +71,7 @@ impl Patroni {
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     #[must_use]
     pub fn tls(mut self, tls: crate::Tls) -> Self {
-        self.page.tls = Some(tls);
+        self.page.secured(tls);
         self
     }
 }

@@ -6,9 +6,8 @@ use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {
     crate::tls::Tls,
-    std::io,
     tokio::io::{AsyncReadExt, AsyncWriteExt},
-    tokio_rustls::{TlsConnector, rustls},
+    tokio_rustls::TlsConnector,
 };
 
 #[cfg(feature = "tls")]
@@ -73,7 +72,8 @@ pub use session::PostgresSession;
 ///
 /// Trust, SCRAM-SHA-256 (the server must prove that it knows the password, too), MD5, and cleartext passwords. The last
 /// only over TLS or with [`cleartext`](Self::cleartext): the address of a pod may be another's tomorrow, and who listens
-/// there only has to ask. Passwords beyond ASCII are used as they are: that is right if they are in Unicode's normal form
+/// there only has to ask. The answer to MD5 lets who hears it try passwords at leisure. And a server
+/// that asks for nothing has proved nothing: which server it is, TLS alone can tell. Passwords beyond ASCII are used as they are: that is right if they are in Unicode's normal form
 /// KC, as SCRAM's SASLprep wants; no channel binding, no client certificate but the one of your TLS configuration, no GSSAPI.
 ///
 /// Statements run with `statement_timeout` set to [`timeout`](Self::timeout), so that none goes on when nobody waits for
@@ -293,12 +293,5 @@ async fn secured(
     }
     let connector = TlsConnector::from(Arc::clone(&tls.config));
     let connected = connector.connect(name, stream).await;
-    connected.map_err(|error: io::Error| {
-        let cause = error.get_ref();
-        if cause.is_some_and(|cause| cause.is::<rustls::Error>()) {
-            ProbeError::new(ProbeFailure::Tls, error)
-        } else {
-            ProbeError::opening(error) // it broke off
-        }
-    })
+    connected.map_err(ProbeError::securing)
 }

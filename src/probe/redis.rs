@@ -108,6 +108,9 @@ impl Redis {
     }
 
     /// The password of that user. Default: none, and no `AUTH`.
+    ///
+    /// `AUTH` says it as it is, to whoever has the pod's address: use a user of the probe's own with no more rights than
+    /// it needs, and TLS where others may listen.
     pub fn password(mut self, password: impl Into<Arc<str>>) -> Self {
         self.login.password = Some(password.into());
         self

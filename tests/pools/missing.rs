@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use bb8::RunError;
-use headless_lb::{NoPrimary, NoPrimaryKind, PgConnectError, PgConnector};
-use tokio::time::{Instant, sleep, timeout};
+use headless_lb::{NoPrimary, NoPrimaryKind, PgConnectError, PgConnector, SqlxPrimary};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpStream, UnixListener},
+    time::{Instant, sleep, timeout},
+};
 use tokio_postgres::NoTls;
 
 use crate::{
     adapters::{Adapters, BoxError, WHERE, Way, cause, config},
     believed::{Believed, NONE},
-    support::postgres::Cluster,
+    support::postgres::{Cluster, PASSWORD},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,5 +105,35 @@ async fn a_wrong_password_is_told_at_once_and_a_port_of_its_own_refused() -> Res
         .simple_query("SELECT 1")
         .await?;
     assert!(start.elapsed() < 5 * SECOND);
+    Ok(())
+}
+
+/// A login may bring a Unix socket (`postgres://%2Frun%2Fpostgresql/shop`), before which sqlx looks at no host.
+#[tokio::test]
+async fn t01_a_pool_of_sqlx_over_a_unix_socket_gives_no_connection() -> Result<(), BoxError> {
+    let cluster = Cluster::start().await?;
+    let db = Believed::in_primary(0).balancer(cluster.addresses());
+    let addr = cluster.server(0).addr();
+    let place = tempfile::tempdir()?;
+    let path = place.path().join(format!(".s.PGSQL.{}", addr.port()));
+    let listener = UnixListener::bind(path)?;
+    // Another server, for all that anybody knows; it takes writes.
+    let served = async {
+        let (mut local, _) = listener.accept().await?;
+        let mut remote = TcpStream::connect(addr).await?;
+        copy_bidirectional(&mut local, &mut remote).await
+    };
+    let login = PgConnectOptions::new()
+        .username("app")
+        .password(PASSWORD)
+        .database("postgres")
+        .socket(place.path());
+    let primary = SqlxPrimary::spawn(db.primary(), login, PgPoolOptions::new());
+    let pool = primary.pool(10 * SECOND).await?;
+    let asked = tokio::select! {
+        asked = timeout(SECOND, pool.acquire()) => asked?,
+        _ = served => return Err("a connection to nobody knows whom".into()),
+    };
+    assert!(matches!(asked, Err(sqlx::Error::Io(_))), "{asked:?}");
     Ok(())
 }

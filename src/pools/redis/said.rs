@@ -1,6 +1,11 @@
 //! What errors of Redis say about the node.
 
-use redis::{RedisError, RedisResult, ServerError, Value};
+#[cfg(feature = "tls")]
+use std::io;
+
+#[cfg(feature = "tls")]
+use redis::ErrorKind;
+use redis::{Arg, Cmd, RedisError, RedisResult, ServerError, Value};
 
 use crate::hint::Hint;
 
@@ -38,6 +43,31 @@ pub(super) fn hint(error: &RedisError) -> Option<Hint> {
     }
     let errors = error.clone().into_server_errors()?;
     errors.iter().find_map(|(_, error)| by_code(error))
+}
+
+/// A peer that could not prove who it is, or has no name to prove: it will not in a moment either.
+#[cfg(feature = "tls")]
+pub(super) fn unproved(error: &io::Error) -> RedisError {
+    let kind = ErrorKind::AuthenticationFailed;
+    (
+        kind,
+        "the primary did not prove its name",
+        error.to_string(),
+    )
+        .into()
+}
+
+/// Whether a command that was [refused](is_refused) has had no effect. A script has one: a replica publishes.
+pub(super) fn may_repeat(command: &Cmd) -> bool {
+    let Some(Arg::Simple(name)) = command.args_iter().next() else {
+        return false;
+    };
+    let begins = |with: &[u8]| {
+        let start = name.get(..with.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    // EVAL, EVALSHA, FCALL, and their kin.
+    !begins(b"EVAL") && !begins(b"FCALL")
 }
 
 /// Whether the server refused a single command because it is a replica. It does so before it does anything.

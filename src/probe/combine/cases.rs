@@ -27,6 +27,25 @@ struct Script {
     interval: Duration,
 }
 
+/// A script that may take its time.
+struct Patient(&'static Script);
+
+impl Probe for Patient {
+    type Session = usize;
+
+    async fn open(&self, on: &Endpoint) -> Result<(usize, Option<Observation>), ProbeError> {
+        self.0.open(on).await
+    }
+
+    async fn observe(&self, on: &Endpoint, at: &mut usize) -> Result<Observation, ProbeError> {
+        self.0.observe(on, at).await
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
 impl Probe for &'static Script {
     type Session = usize;
 
@@ -351,5 +370,66 @@ async fn a_signal_of_either_part_is_one_of_the_whole() {
         probe.observe(&endpoint(), &mut session).await.unwrap();
         let signal = tokio::time::timeout(limit, probe.signalled(&mut session)).await;
         assert!(signal.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_silent_is_given_up_after_its_own_time() {
+    let primary = || Patient(script([Ok(of(Role::Primary))], 1000));
+    let silent = || script([Err(ProbeFailure::Timeout)], 250);
+    let start = Instant::now();
+    let seen = once(&authority(primary()).confirm(silent())).await;
+    assert_eq!(seen.unwrap_err().failure(), ProbeFailure::Timeout);
+    let seen = once(&all(primary(), silent())).await;
+    assert_eq!(seen.unwrap_err().failure(), ProbeFailure::Timeout);
+    assert!(
+        start.elapsed() < Duration::from_millis(1100),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_leases_hold_for_the_shorter_one() {
+    let lease = |seconds| Some(Duration::from_secs(seconds));
+    let primary = |lease: Option<Duration>| {
+        let seen = of(Role::Primary);
+        let seen = match lease {
+            Some(lease) => seen.holding_for(lease),
+            None => seen,
+        };
+        script([Ok(seen)], 1000)
+    };
+    for (one, other, both) in [
+        (lease(3), lease(30), lease(3)),
+        (lease(30), lease(3), lease(3)),
+        (lease(3), None, lease(3)),
+        (None, lease(3), lease(3)),
+        (None, None, None),
+    ] {
+        let seen = once(&authority(primary(one)).confirm(primary(other))).await;
+        assert_eq!(seen.unwrap().valid_for(), both, "{one:?} {other:?}");
+        let seen = once(&all(primary(one), primary(other))).await;
+        assert_eq!(seen.unwrap().valid_for(), both, "{one:?} {other:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_the_first_that_ended_is_opened_anew_before_the_second_is_asked() {
+    let one = script(
+        [
+            Ok(of(Role::Replica)),
+            Err(ProbeFailure::Closed),
+            Ok(of(Role::Replica)),
+            Err(ProbeFailure::Closed),
+            Err(ProbeFailure::Refused),
+        ],
+        250,
+    );
+    let probe = first(one, script([Ok(of(Role::Primary))], 250));
+    let (mut session, _) = probe.open(&endpoint()).await.unwrap();
+    for (role, opened) in [(Role::Replica, 1), (Role::Replica, 2), (Role::Primary, 3)] {
+        let seen = probe.observe(&endpoint(), &mut session).await.unwrap();
+        assert_eq!((seen.role(), one.opened.load(Relaxed)), (role, opened));
     }
 }

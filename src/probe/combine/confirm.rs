@@ -29,7 +29,8 @@ use crate::{
 /// own data best. So terms of both must be of one kind. The [`Authority`](crate::Authority) of the claim is the
 /// authority's. If they name different clusters the node is of another cluster.
 ///
-/// One is asked after the other, within the longer timeout, at the shorter interval. A primary's lock is asked for
+/// One is asked after the other, each within its own timeout and both within the longer one, at the shorter
+/// interval. A primary's lock is asked for
 /// once in the authority's own interval: `authority(Patroni::new()).confirm(..)` over an open session to the
 /// database notices a change there within 250 ms, and asks the primary's Patroni once a second and no replica's.
 ///

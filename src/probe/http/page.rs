@@ -29,6 +29,16 @@ impl Page {
         }
     }
 
+    /// Over TLS, without ALPN: a configuration that is shared with another client may offer HTTP/2, and a server
+    /// would take that.
+    #[cfg(feature = "tls")]
+    pub(in crate::probe) fn secured(&mut self, mut tls: crate::tls::Tls) {
+        std::sync::Arc::make_mut(&mut tls.config)
+            .alpn_protocols
+            .clear();
+        self.tls = Some(tls);
+    }
+
     /// Connects, asks, reads the reply, and hangs up.
     ///
     /// No failure is definitive: what serves the page may be down while the database beside it works.
@@ -42,7 +52,8 @@ impl Page {
             let failed = |error| ProbeError::new(crate::probe::ProbeFailure::Tls, error);
             let name = tls.name_of(endpoint).map_err(failed)?;
             let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&tls.config));
-            let stream = connector.connect(name, stream).await.map_err(failed)?;
+            let secured = connector.connect(name, stream).await;
+            let stream = secured.map_err(|error| ProbeError::securing(error).unproven())?;
             return exchange(stream, &request).await;
         }
         exchange(stream, &request).await
@@ -140,6 +151,16 @@ pub(in crate::probe) mod tests {
                 tokio::task::yield_now().await;
             }
             String::from_utf8(request).unwrap()
+        }
+
+        /// Hears something, says this, and hangs up: what it heard.
+        #[cfg(feature = "tls")]
+        pub(in crate::probe) async fn hang_up(&self, said: &[u8]) -> Vec<u8> {
+            let (mut stream, _) = self.listener.accept().await.unwrap();
+            let mut heard = Vec::with_capacity(4096);
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+            stream.write_all(said).await.unwrap();
+            heard
         }
 
         pub(in crate::probe) async fn answer(

@@ -84,7 +84,7 @@ impl PatroniCluster {
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     #[must_use]
     pub fn tls(mut self, tls: crate::Tls) -> Self {
-        self.page.tls = Some(tls);
+        self.page.secured(tls);
         self
     }
 

@@ -40,18 +40,24 @@ pub(super) struct Message {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
+    /// So many of them are taken. They are dropped all at once, before more come: a server that says much in small
+    /// messages must not make us move the rest for each.
+    taken: usize,
 }
 
 impl Inbox {
     /// Where to put what comes.
     pub(super) fn room(&mut self) -> &mut Vec<u8> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         self.bytes.reserve(ONE_READ);
         &mut self.bytes
     }
 
     /// The next whole message, if it has come.
     pub(super) fn take(&mut self) -> Result<Option<Message>, Malformed> {
-        let Some((&[tag, a, b, c, d], rest)) = self.bytes.split_first_chunk() else {
+        let bytes = &self.bytes[self.taken..];
+        let Some((&[tag, a, b, c, d], rest)) = bytes.split_first_chunk() else {
             return Ok(None);
         };
         // The length counts itself.
@@ -66,14 +72,16 @@ impl Inbox {
             return Ok(None);
         };
         let body = body.to_vec();
-        self.bytes.drain(..5 + length);
+        self.taken += 5 + length;
         Ok(Some(Message { tag, body }))
     }
 
     /// The text of an error in the format of protocol 2. A server that cannot start a process for the
     /// connection still answers so, since it has not read which protocol we speak.
     pub(super) fn ancient_error(&self) -> Option<&[u8]> {
-        let (_, text) = self.bytes.split_first().filter(|(tag, _)| **tag == b'E')?;
+        let (_, text) = self.bytes[self.taken..]
+            .split_first()
+            .filter(|(tag, _)| **tag == b'E')?;
         let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
         let text = text.split(|&byte| byte == 0).next()?;
         (text.len() >= 4 && text.iter().all(is_text)).then_some(text)
