@@ -144,7 +144,8 @@ impl Topology {
         };
         match &*member.state {
             "running" | "streaming" | "in archive recovery" => {}
-            state => return Err(not_running(Some(state))),
+            // From the store, where members write once in `loop_wait`, 10 s: it may have changed since.
+            state => return Err(not_running(Some(state)).unproven()),
         }
         let seen = match &*member.role {
             "leader" => in_timeline(Observation::of(Role::Primary), member.timeline),
@@ -235,6 +236,7 @@ mod tests {
         assert_eq!(replica.points_to(), Some("10.0.0.1:5432".parse().unwrap()));
         let stopped = said.role(&pod("10.0.0.9:5432", Some("pg-2"))).unwrap_err();
         assert_eq!(stopped.failure(), ProbeFailure::NotAccepting);
+        assert!(!stopped.is_definitive(), "it may have been restarted since");
         // Another server, a pod that took over an address, and one that Patroni does not know.
         for stranger in [
             pod("10.0.0.1:5433", None),
