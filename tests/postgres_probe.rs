@@ -13,8 +13,6 @@ mod support;
 #[path = "support/authority.rs"]
 mod authority;
 
-#[path = "postgres_probe/cost.rs"]
-mod cost;
 #[path = "postgres_probe/faults.rs"]
 mod faults;
 #[path = "postgres_probe/logins.rs"]

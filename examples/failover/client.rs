@@ -171,6 +171,10 @@ async fn write(db: &Balancer, held: &mut Option<Held>, id: i64, log: &mut Log) -
         Ok(Ok(Ok(row))) => row,
         Ok(Ok(Err(error))) => {
             let what = reported(&to.primary, &error);
+            if what == "25006" {
+                // Refused as read-only: by a standby, a fence, or a setting. The probes know before the next write.
+                to.primary.confirmed().await;
+            }
             return match to.is_new {
                 true => Ending::RefusedAtCheckout(what),
                 false => Ending::Failed(what),

@@ -21,9 +21,8 @@ const SETTLES: Duration = Duration::from_secs(1);
 
 const SYNCS: usize = 2000;
 
-/// Four a second on the average of three pods, and two and a half standard deviations of what the jitter adds in 10 s
-/// (0.04: three times 40 intervals, each even over 200 to 300 ms).
-const MOST_QUESTIONS: f64 = 4.1;
+/// Four a second, and what jitter and the count's edges may add in 10 s.
+const MOST_QUESTIONS: f64 = 4.2;
 
 /// Counts for so long.
 pub(crate) async fn measure(time: Duration) -> Result<Vec<Goal>> {
@@ -58,8 +57,8 @@ pub(crate) async fn measure(time: Duration) -> Result<Vec<Goal>> {
     let rate = Goal {
         number: 8,
         what: "probes per second and pod; connections",
-        target: "4 (4.1 in 10 s); 1",
-        is_met: questions > 0.0 && questions <= MOST_QUESTIONS && connections == 1,
+        target: "4 (4.2 in 10 s); 1",
+        is_met: questions > 0.0 && most <= MOST_QUESTIONS && connections == 1,
         measured: format!(
             "{questions:.2} (one pod {most:.2}), {bytes:.0} bytes a second both ways; {connections}"
         ),

@@ -13,8 +13,8 @@ use crate::{
     trial::Trial,
 };
 
-/// One interval of the probe at its longest, 300 ms at 100 writes a second.
-const STALE: usize = 30;
+/// One interval of the probe, 250 ms, at 100 writes a second. Its jitter of 20 % can make it 30 in a bad case.
+const STALE: usize = 25;
 
 /// Which faults show which goal.
 const SHOWN_BY: [(u32, &[Fault]); 5] = [
@@ -108,7 +108,7 @@ fn stale(trials: &[Trial]) -> Goal {
     Goal {
         number: 4,
         what: "stale writes: split, zombie",
-        target: "30, 0",
+        target: "25, 0",
         is_met: split <= STALE && zombie == 0 && moved,
         measured: format!("{split}, {zombie} at most, n {}", trials.len()),
     }

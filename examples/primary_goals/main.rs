@@ -131,7 +131,7 @@ async fn run_all(args: &Args) -> Result<bool> {
 
 async fn measure(number: u32, args: &Args, live: &Live) -> Result<Vec<Goal>> {
     let (connects, counting) = match args.is_quick {
-        true => (20, Duration::from_secs(4)),
+        true => (20, Duration::from_secs(10)),
         false => (50, Duration::from_secs(10)),
     };
     Ok(match number {

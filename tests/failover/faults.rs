@@ -29,11 +29,9 @@ async fn trial(fault: Fault) -> Trial {
         trial.log.failures()
     );
     assert_eq!(trial.switches(), fault.switches(), "{:?}", trial.said);
-    // A setting that changes is seen when a probe looks, at most 50 ms after it looked last.
-    let is_hidden = matches!(fault, Fault::Fenced);
     let failures = trial.log.failures();
     let refused = failures.keys().any(|what| what.contains("checkout"));
-    assert!(is_hidden || !refused, "{failures:?}");
+    assert!(!refused, "{failures:?}");
     let last = trial.said.last().and_then(|(_, said)| *said);
     assert!(last.is_some(), "{:?}", trial.said);
     trial
@@ -115,15 +113,13 @@ async fn zombie_gets_no_write_when_it_wakes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn switch_moves_the_writes_and_no_checkout_meets_the_standby() {
     let trial = moves(Fault::Switch, BROKEN).await;
-    // The first refusal hints at it, and the probes look: at once, or 50 ms after their last look, in which the
-    // program writes five times. Three times that on a busy machine.
-    let refused = trial.log.failures();
-    let refused = refused
-        .iter()
-        .filter(|(what, _)| what.contains("25006"))
-        .map(|(_, count)| *count)
-        .sum::<usize>();
-    assert!(refused <= 15, "{refused} refused");
+    let refused = trial
+        .log
+        .failures()
+        .get("25006")
+        .copied()
+        .unwrap_or_default();
+    assert!(refused <= 1, "{refused} in flight");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,3 +100,28 @@ async fn a_hint_is_heard_behind_many_on_connections_of_an_older_epoch() {
     new.report(Hint::NotPrimary);
     timeout(60 * MILLISECOND, new.lost()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_is_confirmed_by_an_answer_from_now_on_and_not_by_the_last_one() {
+    let (nodes, db) = cluster().await;
+    let writer = db.primary().get().unwrap();
+    sleep(10 * INTERVAL).await;
+    let asked = Instant::now();
+    writer.report(Hint::NotPrimary);
+    assert!(writer.confirmed().await);
+    assert!(asked.elapsed() <= 60 * MILLISECOND);
+    assert!(writer.confirmed_ago() <= asked.elapsed());
+    nodes.say(1, Observation::of(Role::Primary).fenced_by("a setting"));
+    writer.report(Hint::NotPrimary);
+    assert!(!writer.confirmed().await, "it is fenced");
+    assert!(!writer.confirmed().await, "and stays so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_hangs_is_not_confirmed_and_who_asked_is_told_when_it_is_lost() {
+    let (nodes, db) = cluster().await;
+    let writer = db.primary().get().unwrap();
+    (1..=3).for_each(|host| nodes.hang(host));
+    let answer = timeout(1600 * MILLISECOND, writer.confirmed()).await;
+    assert!(!answer.unwrap());
+}

@@ -53,6 +53,11 @@ impl Epochs {
         self.start.elapsed().saturating_sub(at)
     }
 
+    /// Another number with each proof.
+    pub(super) fn last_proof(&self) -> u64 {
+        self.confirmed.load(Relaxed)
+    }
+
     /// The snapshot of this epoch is published.
     pub(crate) fn store(&self, epoch: u64, has_primary: bool) {
         if self.is_after(epoch) {

@@ -1,6 +1,6 @@
 //! The primary as it was at one moment, and whether it still is.
 
-use std::{fmt, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use super::Fenced;
 use crate::{
@@ -93,6 +93,35 @@ impl<S> Writer<S> {
     /// How long ago a probe last proved who the primary is. Above the probe's interval something is in doubt.
     pub fn confirmed_ago(&self) -> Duration {
         self.shared.epochs.confirmed_ago()
+    }
+
+    /// Waits until a probe answers from now on: true if this is still the accepted primary then, false as soon as it
+    /// is lost.
+    ///
+    /// For a connection whose write was refused as read-only: [`report`](Self::report) that, and ask this before the
+    /// connection is used again. The answer comes at once or 50 ms after the last look; while the primary hangs, when it
+    /// is lost for that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn confirmed(&self) -> bool {
+        let known = self.shared.epochs.last_proof();
+        loop {
+            let mut news = pin!(self.shared.observed.notified());
+            // Before the look: no answer is missed.
+            news.as_mut().enable();
+            if !self.is_current() {
+                return false;
+            }
+            if self.shared.epochs.last_proof() != known {
+                return true;
+            }
+            tokio::select! {
+                () = news => {}
+                () = self.lost() => return false,
+            }
+        }
     }
 
     /// Completes when this is not the accepted primary any more, at once if that was before the call: another one was
