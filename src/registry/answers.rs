@@ -79,6 +79,28 @@ impl<N: NewService> Registry<N> {
             .on_records(now, &self.config, resolution.ttl(), difference);
     }
 
+    /// Of the endpoints that are known, others are to be in the set: these, and no more.
+    ///
+    /// That is no answer: it confirms nothing, moves no schedule, and removes at once, for nobody doubts that
+    /// those who leave are there.
+    pub(crate) fn on_narrowed(&mut self, now: Instant, addresses: &[Address]) {
+        let seed = self.config.order_seed;
+        let rank = |address: &Address| rank(address.socket(), seed);
+        let ranks: Vec<u64> = addresses.iter().map(rank).collect();
+        let fingerprint = Fingerprint::of(addresses, &ranks);
+        if self.settled == Some(fingerprint) {
+            return;
+        }
+        self.unsettle();
+        let (_, pending) = self.merge(now, in_order(addresses, &ranks), true);
+        if pending {
+            self.remove(now, |slot| slot.misses > 0);
+            self.update(now);
+        }
+        let is_settled = self.status.last_good.is_some() && !self.status.incomplete;
+        self.settled = is_settled.then_some(fingerprint);
+    }
+
     pub(super) fn on_empty(&mut self, now: Instant, error: ResolveError) {
         let negative_ttl = error.negative_ttl();
         // One that is held is not what emptiness could take away.
