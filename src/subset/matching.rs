@@ -199,3 +199,96 @@ pub fn nearest(
     order.sort_unstable();
     order.into_iter().map(|(_, pod)| pod).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn ips(net: u8, count: u16) -> Vec<IpAddr> {
+        let ip = |host: u16| {
+            let [high, low] = host.to_be_bytes();
+            Ipv4Addr::new(10, net, high, low).into()
+        };
+        (0..count).map(ip).collect()
+    }
+
+    /// The rule as it is told: all pairs, nearest first.
+    fn plainly(clients: &[IpAddr], pods: &[IpAddr], quota: Quota) -> Vec<(IpAddr, IpAddr)> {
+        let mut pairs = Vec::new();
+        for &client in clients {
+            let eye = ClientId::from(client).eye();
+            pairs.extend(pods.iter().map(|&pod| (eye.distance(id(pod)), client, pod)));
+        }
+        pairs.sort_unstable();
+        let mut taken: Vec<(IpAddr, IpAddr)> = Vec::new();
+        for (_, client, pod) in pairs {
+            let row = taken.iter().filter(|pair| pair.0 == client).count();
+            let load = taken.iter().filter(|pair| pair.1 == pod).count();
+            if row < quota.size() && load < quota.cap() {
+                taken.push((client, pod));
+            }
+        }
+        taken.sort_unstable();
+        taken
+    }
+
+    #[test]
+    fn rings_give_what_going_through_all_pairs_gives() {
+        for (clients, pods, size) in [
+            (30, 60, 5),
+            (60, 30, 8),
+            (25, 25, 20),
+            (3, 80, 20),
+            (50, 7, 2),
+        ] {
+            let (clients, pods) = (ips(1, clients), ips(2, pods));
+            let quota = Quota::of(clients.len(), pods.len(), Some(size));
+            let plain = plainly(&clients, &pods, quota);
+            let matching = Matching::new(clients.clone(), pods.clone(), quota);
+            let mut pairs: Vec<_> = matching.pairs().collect();
+            pairs.sort_unstable();
+            // Beyond that, those who were short went over the cap.
+            assert!(plain.iter().all(|pair| pairs.binary_search(pair).is_ok()));
+            assert_eq!(pairs.len(), clients.len() * size);
+            let short = pairs.len() - plain.len();
+            let above = matching
+                .loads()
+                .map(|load| load.saturating_sub(quota.cap()));
+            assert!(above.sum::<usize>() <= short, "{short} short");
+        }
+    }
+
+    #[test]
+    fn who_is_short_takes_the_least_taken() {
+        // Two of three pods each, for two clients, with room for one at each pod: one place is missing.
+        let (clients, pods) = (ips(1, 2), ips(2, 3));
+        let quota = Quota::of(2, 3, Some(2)); // 1.02 * 4 / 3, rounded up: 2
+        assert_eq!(quota.cap(), 2);
+        let mut matching = Matching::new(clients, pods, quota);
+        matching.rows.fill(Vec::new());
+        matching.taken.fill(0);
+        matching.solve(2, 1);
+        let mut loads: Vec<_> = matching.loads().collect();
+        loads.sort_unstable();
+        assert_eq!(loads, [1, 1, 2]);
+        assert!(
+            matching
+                .rows
+                .iter()
+                .all(|row| row.len() == 2 && row[0] != row[1])
+        );
+    }
+
+    #[test]
+    fn nobody_and_nothing_are_no_trouble() {
+        let none = Matching::new([], [], Quota::of(0, 0, None));
+        assert_eq!(none.pairs().count(), 0);
+        let unused = Matching::new([], ips(2, 50), Quota::of(30, 50, Some(20)));
+        assert!(unused.loads().all(|load| load == 0));
+        let lonely = Matching::new(ips(1, 30), [], Quota::of(30, 0, Some(20)));
+        assert_eq!(lonely.pairs().count(), 0);
+        assert!(nearest(ClientId::from("a"), [], 20).is_empty());
+    }
+}

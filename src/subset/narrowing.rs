@@ -303,3 +303,230 @@ impl Narrowing {
 fn ip_of(address: &Address) -> IpAddr {
     address.socket().ip().to_canonical()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn pod(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 80))
+    }
+
+    fn answer(hosts: impl IntoIterator<Item = u8>) -> Resolution {
+        Resolution::new(hosts.into_iter().map(pod))
+    }
+
+    fn peers(count: u8) -> impl Iterator<Item = IpAddr> {
+        (1..=count).map(|host| IpAddr::from([10, 1, 0, host]))
+    }
+
+    fn hosts<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Vec<u8> {
+        let last = |address: &Address| match address.socket() {
+            SocketAddr::V4(socket) => socket.ip().octets()[3],
+            SocketAddr::V6(_) => panic!("{address} is not of this test"),
+        };
+        addresses.into_iter().map(last).collect()
+    }
+
+    fn ip(host: u8) -> IpAddr {
+        pod(host).ip()
+    }
+
+    fn rendezvous(size: usize) -> Narrowing {
+        Narrowing::by_rendezvous("me".into(), Some(size))
+    }
+
+    /// Among fifty clients, five pods each; the matching is solved.
+    fn matched(now: Instant) -> Narrowing {
+        let mut narrowing = Narrowing::by_peers(IpAddr::from([10, 1, 0, 1]), Some(5));
+        narrowing.on_peers(peers(50));
+        narrowing.on_answer(&answer(1..=100));
+        let problem = narrowing.problem(now).unwrap();
+        narrowing.on_solved(problem.solve());
+        narrowing
+    }
+
+    #[test]
+    fn an_incomplete_answer_adds_and_never_removes() {
+        let mut narrowing = rendezvous(5);
+        let all = hosts(narrowing.on_answer(&answer(1..=50)).addresses());
+        let part = narrowing.on_answer(&answer([all[0], 51, 52]).partial());
+        assert!(part.is_partial());
+        assert_eq!(
+            hosts(part.addresses())[0],
+            all[0],
+            "nothing else is confirmed"
+        );
+        // All that are known compete for the places still.
+        let known = (1..=52).map(ip);
+        let nearest: BTreeSet<_> = nearest("me".into(), known, 5).into_iter().collect();
+        let chosen: BTreeSet<_> = narrowing.chosen().iter().map(ip_of).collect();
+        assert_eq!(chosen, nearest);
+    }
+
+    #[test]
+    fn an_answer_that_lacks_more_than_half_is_believed_when_it_comes_again() {
+        let mut narrowing = rendezvous(10);
+        let before = narrowing.on_answer(&answer(1..=100));
+        assert_eq!(narrowing.on_answer(&answer(1..=40)), before);
+        assert_eq!(
+            narrowing.on_answer(&answer(1..=100)),
+            before,
+            "a replica that lagged"
+        );
+        assert_eq!(narrowing.on_answer(&answer(1..=40)), before);
+        let after = narrowing.on_answer(&answer(1..=40));
+        assert!(hosts(after.addresses()).iter().all(|&host| host <= 40));
+        assert_eq!(after.addresses().len(), 10);
+    }
+
+    #[test]
+    fn names_ports_and_times_to_live_pass_through() {
+        let mut narrowing = rendezvous(1);
+        let named = [8080, 9090].map(|port| {
+            Address::from(SocketAddr::from(([10, 0, 0, 1], port))).named(format!("db-{port}"))
+        });
+        let whole = Resolution::new(named.clone())
+            .valid_for(Duration::from_secs(7))
+            .of_record("SRV");
+        assert_eq!(
+            narrowing.on_answer(&whole),
+            whole,
+            "two ports of one address are one pod"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_refuses_has_a_spare_until_an_answer_finds_it_well() {
+        let mut narrowing = rendezvous(3);
+        let row = hosts(narrowing.on_answer(&answer(1..=50)).addresses());
+        let order = nearest("me".into(), (1..=50).map(ip), 6);
+        assert!(narrowing.on_refusing([order[0]].into()));
+        let with_spare: BTreeSet<_> = order[..4].iter().copied().collect();
+        let chosen = |narrowing: &Narrowing| -> BTreeSet<_> {
+            narrowing.chosen().iter().map(ip_of).collect()
+        };
+        assert_eq!(chosen(&narrowing), with_spare, "who refuses stays");
+        assert!(
+            narrowing.on_refusing([order[0], order[3]].into()),
+            "the spare refuses too"
+        );
+        assert_eq!(chosen(&narrowing), order[..5].iter().copied().collect());
+        assert!(!narrowing.on_refusing(BTreeSet::new()));
+        assert_eq!(
+            chosen(&narrowing).len(),
+            5,
+            "its back-off may just have ended"
+        );
+        assert_eq!(hosts(narrowing.on_answer(&answer(1..=50)).addresses()), row);
+    }
+
+    #[test]
+    fn a_client_that_is_cut_off_does_not_take_all_pods() {
+        let mut narrowing = rendezvous(3);
+        narrowing.on_answer(&answer(1..=50));
+        for _ in 0..10 {
+            let all = narrowing.chosen().iter().map(ip_of).collect();
+            narrowing.on_refusing(all);
+        }
+        assert_eq!(narrowing.chosen().len(), 3 * STRETCH);
+    }
+
+    #[test]
+    fn without_peers_it_is_the_nearest_and_then_the_matching() {
+        let (now, own) = (Instant::now(), IpAddr::from([10, 1, 0, 1]));
+        let mut narrowing = Narrowing::by_peers(own, Some(5));
+        let alone = narrowing.on_answer(&answer(1..=100));
+        let order = nearest(own.into(), (1..=100).map(ip), 5);
+        assert!(
+            alone
+                .addresses()
+                .iter()
+                .all(|address| order.contains(&ip_of(address)))
+        );
+        assert!(narrowing.problem(now).is_none(), "nobody is known");
+        narrowing.on_peers([]);
+        assert!(narrowing.problem(now).is_none(), "no peers are no news");
+        narrowing.on_peers(peers(50));
+        assert_eq!(
+            narrowing.chosen(),
+            alone.addresses(),
+            "while it is computed"
+        );
+        let problem = narrowing.problem(now).unwrap();
+        narrowing.on_solved(problem.solve());
+        let quota = Quota::of(50, 100, Some(5));
+        let matching = Matching::new(peers(50), (1..=100).map(ip), quota);
+        let mine: BTreeSet<_> = matching.pods_of(own).collect();
+        assert_eq!(
+            narrowing
+                .chosen()
+                .iter()
+                .map(ip_of)
+                .collect::<BTreeSet<_>>(),
+            mine
+        );
+    }
+
+    #[test]
+    fn a_client_that_is_not_listed_yet_counts_itself() {
+        let own = IpAddr::from([10, 1, 0, 99]);
+        let mut narrowing = Narrowing::by_peers(own, Some(5));
+        narrowing.on_answer(&answer(1..=100));
+        narrowing.on_peers(peers(50));
+        let problem = narrowing.problem(Instant::now()).unwrap();
+        assert_eq!(problem.clients.len(), 51);
+        assert_eq!(problem.solve().0.len(), 5);
+    }
+
+    #[test]
+    fn a_lone_client_takes_all_pods_at_once() {
+        let own = IpAddr::from([10, 1, 0, 1]);
+        let mut narrowing = Narrowing::by_peers(own, Some(5));
+        narrowing.on_peers([own]);
+        assert_eq!(narrowing.on_answer(&answer(1..=100)).addresses().len(), 100);
+        assert!(narrowing.problem(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn it_is_solved_once_a_second_and_at_once_when_a_pod_of_it_is_gone() {
+        let now = Instant::now();
+        let mut narrowing = matched(now);
+        assert_eq!(narrowing.due(), None);
+        let mine = hosts(&narrowing.chosen());
+        let other = (1..=100).find(|host| !mine.contains(host)).unwrap();
+        narrowing.on_answer(&answer((1..=100).filter(|&host| host != other)));
+        assert_eq!(narrowing.due(), Some(now + PACE));
+        assert!(narrowing.problem(now).is_none());
+        let gone = [other, mine[0]];
+        let left = narrowing.on_answer(&answer((1..=100).filter(|host| !gone.contains(host))));
+        assert_eq!(
+            hosts(left.addresses()),
+            mine[1..],
+            "until it is solved anew"
+        );
+        let problem = narrowing.problem(now).unwrap();
+        assert!(
+            narrowing.problem(now + PACE).is_none(),
+            "it is being solved"
+        );
+        narrowing.on_solved(problem.solve());
+        assert_eq!(narrowing.chosen().len(), 5);
+        assert!(
+            narrowing.problem(now + PACE).is_none(),
+            "nothing changed since"
+        );
+    }
+
+    #[test]
+    fn what_the_registry_dropped_is_not_chosen_again() {
+        let mut narrowing = matched(Instant::now());
+        let mine = hosts(&narrowing.chosen());
+        narrowing.forget(|address| ip_of(address) == ip(mine[0]));
+        assert_eq!(hosts(&narrowing.chosen()), mine[1..]);
+        narrowing.forget(|_| true);
+        assert!(narrowing.chosen().is_empty());
+    }
+}
