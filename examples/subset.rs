@@ -13,7 +13,7 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use headless_lb::subset::{ClientId, Matching, Quota, nearest};
@@ -21,6 +21,7 @@ use support::{
     Result, outcome,
     term::{Live, aside, bars, heading, say, table},
 };
+use tokio::time::Instant;
 
 /// Goal: no pod has more than 5 % above the mean, or what whole numbers make of 2 %.
 const EVEN: f64 = 1.05;

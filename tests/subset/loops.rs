@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use headless_lb::{Balancer, Builder, Position, Resolution, Role, Subset, probe_fn};
+use headless_lb::{Balancer, Builder, Endpoint, Position, Resolution, Role, Subset, probe_fn};
 use tokio::time::sleep;
 
 use super::support::script::{Script, hosts, nxdomain, pod, pods, servfail};
@@ -211,7 +211,7 @@ async fn pods_that_nobody_confirmed_are_not_held_by_the_subset() {
 #[tokio::test(start_paused = true)]
 async fn a_service_with_a_probe_is_not_narrowed() {
     let source = Script::new(pods(1..=100));
-    let probe = probe_fn(async |_| Ok(Role::Replica.into()));
+    let probe = probe_fn(|_: &Endpoint| std::future::ready(Ok(Role::Replica.into())));
     let balancer = Balancer::builder(source.clone())
         .subset(Subset::by_rendezvous("me", SIZE))
         .probe(probe)
