@@ -127,7 +127,7 @@ fn shares_by_rendezvous_are_as_uneven_as_chance() {
 /// others; and half of all keep an older cap.
 #[test]
 fn clients_that_disagree_stay_nearly_even() {
-    const VIEWS: usize = 6;
+    const VIEWS: usize = 4;
     let quota = Quota::of(1000, 1000, None);
     let older = Quota::after(Some(Quota::of(1030, 1000, None)), 1000, 1000, None);
     assert_eq!((quota.cap(), older.cap()), (21, 22));
@@ -151,7 +151,7 @@ fn clients_that_disagree_stay_nearly_even() {
         largest as f64 / mean
     };
     // One pod of a thousand decides, so the mean of several sets of addresses.
-    let mean = |missing, caps| (1..=5).map(|net| share(net, missing, caps)).sum::<f64>() / 5.0;
+    let mean = |missing, caps| (1..=3).map(|net| share(net, missing, caps)).sum::<f64>() / 3.0;
     let (peers, caps) = (mean(1, [quota; 2]), mean(0, [quota, older]));
     let both = mean(1, [quota, older]);
     assert!(
