@@ -1,7 +1,7 @@
 //! Who takes which pods, when every client takes only some: how even it is, and how much moves when pods or
 //! clients come and go.
 //!
-//! `cargo run --release --example subset` shows four sizes; `-- --full` adds 1,000 clients of 1,000 pods (20 s in
+//! `cargo run --release --example subset` shows four sizes; `-- --full` adds 1,000 clients of 1,000 pods (10 s in
 //! a debug build). No network: it runs the library's own choice of pods, for all clients at once. Compare the two
 //! ways of choosing: by rendezvous each client chooses for itself, by peers they share. The exit code is 1 if
 //! the shares of peers are uneven, or if more moves than must.

@@ -229,3 +229,15 @@ fn route_to(pod: SocketAddr) -> Option<IpAddr> {
     let own = socket.local_addr().ok()?.ip();
     (!own.is_unspecified()).then_some(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_address_is_that_of_the_way_to_a_pod() {
+        // To loopback goes what comes from loopback, whatever networks the machine has.
+        let own = route_to(SocketAddr::from(([127, 0, 0, 2], 80)));
+        assert_eq!(own, Some(Ipv4Addr::LOCALHOST.into()));
+    }
+}
