@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     endpoint::Endpoint,
+    meter::Picked,
     policy::Policy,
     registry::{Snapshot, Status},
     set::{Candidates, EndpointSet, indices_of},
@@ -102,7 +103,7 @@ impl<S: Clone> Balancer<S> {
         if n == 0 {
             return Ok(Vec::new());
         }
-        self.in_newest(|snapshot| {
+        let picked = self.in_newest(|snapshot| {
             let (mut picks, mut excluded) = (Vec::new(), Vec::new());
             while picks.len() < n {
                 let candidates = snapshot.set().available().excluding(&excluded);
@@ -114,7 +115,9 @@ impl<S: Clone> Balancer<S> {
                 excluded.insert(place, index);
             }
             (!picks.is_empty()).then_some(picks)
-        })
+        });
+        self.count_nothing(picked.as_ref().err());
+        picked
     }
 
     /// The pod with this name (`"db-0"`) or StatefulSet ordinal (`0`).
@@ -130,15 +133,18 @@ impl<S: Clone> Balancer<S> {
         let picked = self.in_newest(|snapshot| {
             let candidates = snapshot.set().reachable();
             let place = candidates.iter().position(|endpoint| pod.is(endpoint))?;
-            self.take(snapshot, candidates.choose(place)?.index())
+            self.shared.meter.picked(Picked::Unknown);
+            self.part(snapshot, candidates.choose(place)?.index())
         });
-        picked.map_err(|error| match error {
+        let picked = picked.map_err(|error| match error {
             PickError::NoCandidate(status) => PickError::NoSuchPod {
                 pod: pod.to_string().into(),
                 status,
             },
             error => error,
-        })
+        });
+        self.count_nothing(picked.as_ref().err());
+        picked
     }
 
     /// Picks by the policy, leaving out the endpoints that this request tried already. When the
@@ -148,17 +154,42 @@ impl<S: Clone> Balancer<S> {
         key: Option<u64>,
         tried: &[Arc<Endpoint>],
     ) -> Result<Pick<S>, PickError> {
-        self.in_newest(|snapshot| self.take(snapshot, self.choose(snapshot.set(), key, tried)?))
+        let picked = self
+            .in_newest(|snapshot| self.take(snapshot, self.choose(snapshot.set(), key, tried)?));
+        if tried.is_empty() {
+            self.count_nothing(picked.as_ref().err());
+        } else if picked.is_ok() {
+            self.shared.meter.retried(false);
+        }
+        picked
     }
 
-    /// As [`pick_with`](Self::pick_with), but not from those set aside while others are available: for a
+    /// As [`pick_with`](Self::pick_with), for who counts by himself what he picks, and over what it goes.
+    #[cfg(feature = "http")]
+    pub(crate) fn pick_uncounted(
+        &self,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<(Pick<S>, Picked), PickError> {
+        self.in_newest(|snapshot| {
+            let index = self.choose(snapshot.set(), None, tried)?;
+            let picked = Picked::of(snapshot.set().is_ejected(index));
+            Some((self.part(snapshot, index)?, picked))
+        })
+    }
+
+    /// As [`pick_uncounted`](Self::pick_uncounted), but not from those set aside while others are available: for a
     /// request that an endpoint has already.
     #[cfg(feature = "http")]
-    pub(crate) fn pick_another(&self, tried: &[Arc<Endpoint>]) -> Result<Pick<S>, PickError> {
+    pub(crate) fn pick_another(
+        &self,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<(Pick<S>, Picked), PickError> {
         self.in_newest(|snapshot| {
             let excluded = indices_of(snapshot.set(), tried);
             let rest = snapshot.set().available().excluding(&excluded);
-            self.take(snapshot, self.choose_from(rest)?)
+            let index = self.choose_from(rest)?;
+            let picked = Picked::of(snapshot.set().is_ejected(index));
+            Some((self.part(snapshot, index)?, picked))
         })
     }
 
@@ -179,8 +210,15 @@ impl<S: Clone> Balancer<S> {
         }
     }
 
-    /// The endpoint and its service, from one snapshot by one index.
+    /// The same, counted.
     fn take(&self, snapshot: &Snapshot<S>, index: usize) -> Option<Pick<S>> {
+        let is_ejected = snapshot.set().is_ejected(index);
+        self.shared.meter.picked(Picked::of(is_ejected));
+        self.part(snapshot, index)
+    }
+
+    /// The endpoint and its service, from one snapshot by one index.
+    fn part(&self, snapshot: &Snapshot<S>, index: usize) -> Option<Pick<S>> {
         Some(Pick {
             service: snapshot.service(index)?.clone(),
             in_flight: snapshot.set().at(index)?.begin(),
@@ -333,6 +371,14 @@ impl<S> Balancer<S> {
     /// Reports that connecting succeeded, which ends the row of failures.
     pub fn reached(&self, endpoint: &Endpoint) {
         self.shared.signals.reached(endpoint);
+    }
+
+    /// Counts that a request found nothing to try.
+    #[inline]
+    pub(crate) fn count_nothing(&self, error: Option<&PickError>) {
+        if let Some(error) = error {
+            self.shared.meter.no_endpoint(error.label());
+        }
     }
 
     pub(crate) fn max_attempts(&self) -> usize {

@@ -22,9 +22,11 @@ use crate::{
 };
 
 mod events;
+mod metering;
 mod probing;
 
 use events::Outage;
+use metering::Metering;
 pub(crate) use probing::Prober;
 use probing::Probing;
 
@@ -72,6 +74,7 @@ impl Driver {
     ) -> Self {
         let probing = Probing::new(prober);
         let outage = Outage::default();
+        let metering = Metering::new(signals.meter.clone(), Instant::now());
         let loops = Loop {
             registry,
             shared,
@@ -79,6 +82,7 @@ impl Driver {
             hints,
             probing,
             outage,
+            metering,
             serving: Serving::default(),
         };
         Self {
@@ -108,6 +112,7 @@ struct Loop<N: NewService> {
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
     outage: Outage,
+    metering: Metering,
     serving: Serving,
 }
 
@@ -117,6 +122,7 @@ impl<N: NewService> Loop<N> {
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
+                self.metering.asked(Instant::now());
                 question = Some(source.ask());
             }
             let turns = self
@@ -143,6 +149,7 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
+                    self.metering.answered(now, &answer);
                     self.registry.on_answer(now, answer);
                     self.outage.observe(now, self.registry.status());
                 }
@@ -151,12 +158,14 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                () = self.metering.beat() => {}
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
             }
             self.publish();
             self.direct();
+            self.metering.state(Instant::now(), self.registry.status());
         }
     }
 
@@ -195,6 +204,7 @@ impl<N: NewService> Loop<N> {
         let published = self.registry.publish();
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
+            self.metering.changed(published);
             self.probing.follow(published.snapshot().set());
         }
         shared.publish(

@@ -41,6 +41,7 @@
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
+//! | see it on a dashboard | `meter` (feature `metrics`) |
 //!
 //! # How it works
 //!
@@ -82,7 +83,7 @@
 //! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`.
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -92,6 +93,10 @@ mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+#[cfg(feature = "metrics")]
+pub mod meter;
+#[cfg(not(feature = "metrics"))]
+mod meter;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     hint::Hint,
+    meter::Meter,
     registry::{Snapshot, Status},
     set::EndpointSet,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Shared<S> {
     /// Wakes those who wait for a replica to come as far as they need.
     pub(super) observed: Notify,
     pub(super) signals: Arc<Signals>,
+    /// The one of the signals, nearer to picks.
+    pub(super) meter: Meter,
     pub(super) settings: Settings,
 }
 
@@ -58,6 +61,8 @@ pub(crate) struct Signals {
     pub(crate) forget_term: AtomicBool,
     /// What errors of the application's drivers hint at. A few are enough: each makes probes look.
     hints: mpsc::Sender<Reported>,
+    /// Where the service's metrics go.
+    pub(crate) meter: Meter,
 }
 
 /// A hint, and whose error it was.
@@ -94,6 +99,7 @@ impl<S> Shared<S> {
             epochs: Epochs::default(),
             waiters: Waiters::default(),
             observed: Notify::new(),
+            meter: signals.meter.clone(),
             signals,
             settings,
         }
@@ -184,8 +190,8 @@ impl<S> Drop for Shared<S> {
 }
 
 impl Signals {
-    /// With what the driver receives hints from.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Reported>) {
+    /// Those of the service of this name, with what the driver receives hints from.
+    pub(crate) fn new(service: &str) -> (Self, mpsc::Receiver<Reported>) {
         let (hints, receiver) = mpsc::channel(16);
         let signals = Self {
             notify: Notify::new(),
@@ -193,6 +199,7 @@ impl Signals {
             alarm: AtomicBool::new(false),
             forget_term: AtomicBool::new(false),
             hints,
+            meter: Meter::new(service),
         };
         (signals, receiver)
     }

@@ -14,7 +14,13 @@ use hyper::{
 };
 use tokio::time::Instant;
 
-use super::{HttpError, outgoing::Outgoing, pool::Pool, request::to_http1, socket::Refusal};
+use super::{
+    HttpError,
+    outgoing::Outgoing,
+    pool::Pool,
+    request::to_http1,
+    socket::{Close, Refusal},
+};
 #[cfg(feature = "http2")]
 use super::{request::to_http2, shared::Stream};
 
@@ -40,6 +46,8 @@ pub(super) struct Exclusive {
     pool: Weak<Pool>,
     expires: Option<Instant>,
     refusal: Option<Refusal>,
+    /// Its socket's.
+    close: Arc<Close>,
 }
 
 impl Connection {
@@ -145,13 +153,20 @@ impl Exclusive {
         pool: &Arc<Pool>,
         expires: Option<Instant>,
         refusal: Option<Refusal>,
+        close: Arc<Close>,
     ) -> Self {
         Self {
             sender,
             pool: Arc::downgrade(pool),
             expires,
             refusal,
+            close,
         }
+    }
+
+    /// Its pod fell silent, so it is of no use.
+    pub(super) fn silent(&self) {
+        self.close.ending.silent();
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -68,6 +68,22 @@ impl ConnectError {
         Self::Io(Arc::new(error))
     }
 
+    /// A short fixed label.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => "refused",
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset",
+                io::ErrorKind::TimedOut => "timeout",
+                _ => "other",
+            },
+            Self::NotHttp2(_) => "not_http2",
+            Self::Tls(_) => "tls",
+            Self::Timeout => "timeout",
+        }
+    }
+
     /// The pool has closed for good.
     pub(super) fn gone() -> Self {
         Self::io(io::Error::other("the pod has left the service"))
