@@ -25,7 +25,7 @@ mod events;
 mod metering;
 mod probing;
 
-use events::Outage;
+use events::{LastResort, Outage};
 use metering::Metering;
 pub(crate) use probing::Prober;
 use probing::Probing;
@@ -73,7 +73,7 @@ impl Driver {
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
         let probing = Probing::new(prober);
-        let outage = Outage::default();
+        let (outage, last_resort) = (Outage::default(), LastResort::default());
         let metering = Metering::new(signals.meter.clone(), Instant::now());
         let loops = Loop {
             registry,
@@ -82,6 +82,7 @@ impl Driver {
             hints,
             probing,
             outage,
+            last_resort,
             metering,
             serving: Serving::default(),
         };
@@ -112,6 +113,7 @@ struct Loop<N: NewService> {
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
     outage: Outage,
+    last_resort: LastResort,
     metering: Metering,
     serving: Serving,
 }
@@ -205,6 +207,8 @@ impl<N: NewService> Loop<N> {
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
             self.metering.changed(published);
+            let (service, set) = (self.registry.status().service(), published.snapshot().set());
+            self.last_resort.observe(Instant::now(), service, set);
             self.probing.follow(published.snapshot().set());
         }
         shared.publish(

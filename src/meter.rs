@@ -105,6 +105,7 @@ pub(crate) enum Picked {
 }
 
 impl Picked {
+    #[cfg(feature = "metrics")]
     pub(crate) const COUNT: usize = 4;
 
     #[inline]
