@@ -54,7 +54,10 @@ impl Connection {
     /// Sends a request.
     pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
         match self {
-            Self::Exclusive(connection) => Box::pin(connection.sender.try_send_request(request)),
+            Self::Exclusive(connection) => {
+                connection.close.ending.begin();
+                Box::pin(connection.sender.try_send_request(request))
+            }
             #[cfg(feature = "http2")]
             Self::Stream(stream) => stream.send(request),
         }
@@ -88,6 +91,17 @@ impl Connection {
             Self::Exclusive(connection) => connection.refusal.as_ref()?.get().cloned(),
             #[cfg(feature = "http2")]
             Self::Stream(_) => None,
+        }
+    }
+
+    /// It broke while its pod had the request.
+    pub(super) fn broke(&self, error: &hyper::Error) {
+        if let Self::Exclusive(connection) = self {
+            match error.is_user() {
+                // The request's own body failed.
+                true => connection.close.ending.went_wrong(),
+                false => connection.close.ending.broke(),
+            }
         }
     }
 
@@ -180,7 +194,14 @@ impl Exclusive {
 
     fn give_back(self: Box<Self>) {
         if let Some(pool) = self.pool.upgrade() {
+            self.close.ending.end();
             pool.give_back(self);
         }
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.close.ending.end();
     }
 }

@@ -64,14 +64,10 @@ fn start_one(pool: &Arc<Pool>) {
                     let connection = Exclusive::new(sender, pool, expires, refusal, close);
                     pool.dialled(Box::new(connection))
                 });
-                // Its end, and why, is the response's or the next checkout's to tell. The socket is here until then.
+                // Its end, and why, is the response's or the next checkout's to tell. The socket is there until this ends.
                 let mut connection = pin!(connection.with_upgrades());
-                if connection
-                    .as_mut()
-                    .await
-                    .is_err_and(|error| error.is_incomplete_message())
-                {
-                    close.ending.broke();
+                if connection.as_mut().await.is_err() {
+                    close.ending.went_wrong();
                 }
             }
             #[cfg(feature = "http2")]

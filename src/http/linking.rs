@@ -106,12 +106,11 @@ impl Linking {
         let weak = dialling.pool.clone();
         dialling
             .end(|pool| pool.linked(Link::new(id, sender, permitted.min(max_streams), expires)));
+        close.ending.begin();
         let over = poll_fn(|cx| {
             let ended = driver.poll(cx);
-            if let Poll::Ready(Err(error)) = &ended
-                && error.is_timeout()
-            {
-                close.ending.unanswered();
+            if let Poll::Ready(Err(error)) = &ended {
+                why(error, &close);
             }
             let permits = driver.max_streams().unwrap_or(permitted);
             if (ended.is_ready() || permits != permitted)
@@ -131,14 +130,35 @@ impl Linking {
             }
         });
         over.await;
+        close.ending.end();
     }
+}
+
+/// Notes why the connection failed.
+fn why(error: &hyper::Error, close: &Close) {
+    if error.is_timeout() {
+        return close.ending.unanswered();
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return match error.is_remote() && error.is_go_away() {
+                true => close.ending.closed_by_pod(),
+                false => close.ending.broke(),
+            };
+        }
+        cause = error.source();
+    }
+    close.ending.went_wrong();
 }
 
 /// The connection takes no more requests: the pod said goodbye, or died, or the pool let it go.
 fn end(pool: &Arc<Pool>, id: u64, close: &Close) {
     let (is_news, next) = pool.ended(id);
     dial::start(pool, next);
-    if is_news {
+    if !is_news {
+        close.ending.let_go();
+    } else {
         close.ending.closed_by_pod();
         // The pod may be about to leave the service.
         pool.client.signals.refresh();

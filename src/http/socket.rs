@@ -123,7 +123,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.close.ending.over();
+        self.close.ending.closed();
         if let Some(pool) = self.pool.upgrade() {
             let dial = pool.closed(self.id);
             dial::start(&pool, dial);

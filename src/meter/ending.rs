@@ -1,10 +1,17 @@
-//! Why a connection of the HTTP client ended: what its socket saw, and what the pool wanted.
+//! Why a connection of the HTTP client ended: what its socket saw, what became of its request, and what the pool
+//! wanted.
+//!
+//! Its socket is gone before all is known of it: hyper tells the request, or our driver, how it went. So a
+//! connection that is in use is counted when both are through with it.
 
 use std::{
     io,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8,
+            Ordering::{AcqRel, Relaxed},
+        },
     },
 };
 
@@ -19,15 +26,26 @@ pub(crate) struct Ending {
     established: OnceLock<(Meter, Option<Instant>)>,
     /// The strongest [`Evidence`] so far.
     evidence: AtomicU8,
+    /// [`IN_USE`], [`CLOSED`], [`LET_GO`].
+    stage: AtomicU8,
     /// Its pod has left the set.
     is_draining: AtomicBool,
 }
 
+/// Somebody will yet say how it went.
+const IN_USE: u8 = 1;
+/// The socket is gone.
+const CLOSED: u8 = 2;
+/// The pool wants it no more: that its pod closes it then is only polite.
+const LET_GO: u8 = 4;
+
 /// What points at the pod, the weakest first.
 #[derive(Clone, Copy)]
 enum Evidence {
+    /// Something went wrong that is not known to be the pod's doing.
+    Other = 1,
     /// It was set aside as silent when this connection was there.
-    Silent = 1,
+    Silent,
     /// It closed the connection, or said that it would.
     Closed,
     /// The connection broke.
@@ -43,8 +61,37 @@ impl Ending {
         let _ = self.established.set((meter.clone(), expires));
     }
 
+    /// A request goes out over it, or a driver keeps it.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        self.stage.fetch_or(IN_USE, Relaxed);
+    }
+
+    /// That is over.
+    #[inline]
+    pub(crate) fn end(&self) {
+        if self.stage.fetch_and(!IN_USE, AcqRel) & (IN_USE | CLOSED) == IN_USE | CLOSED {
+            self.count();
+        }
+    }
+
+    /// The socket is gone.
+    pub(crate) fn closed(&self) {
+        if self.stage.fetch_or(CLOSED, AcqRel) & IN_USE == 0 {
+            self.count();
+        }
+    }
+
+    /// The pool wants it no more.
+    #[cfg(feature = "http2")]
+    pub(crate) fn let_go(&self) {
+        self.stage.fetch_or(LET_GO, Relaxed);
+    }
+
     pub(crate) fn closed_by_pod(&self) {
-        self.saw(Evidence::Closed);
+        if self.stage.load(Relaxed) & LET_GO == 0 {
+            self.saw(Evidence::Closed);
+        }
     }
 
     /// Reading or writing failed.
@@ -61,6 +108,11 @@ impl Ending {
     /// A response was cut off.
     pub(crate) fn broke(&self) {
         self.saw(Evidence::Broke);
+    }
+
+    /// It cannot go on, for whatever reason.
+    pub(crate) fn went_wrong(&self) {
+        self.saw(Evidence::Other);
     }
 
     /// A ping got no answer.
@@ -83,8 +135,8 @@ impl Ending {
         self.evidence.fetch_max(evidence as u8, Relaxed);
     }
 
-    /// The socket is closed: counts it, if it ever was a connection.
-    pub(crate) fn over(&self) {
+    /// Counts it, if it ever was a connection.
+    fn count(&self) {
         let Some((meter, expires)) = self.established.get() else {
             return;
         };
@@ -96,6 +148,7 @@ impl Ending {
 
 /// What broke tells more than that it was about to end; and a pod that closes what it drains does as it should.
 fn reason(evidence: u8, is_draining: bool, is_old: bool) -> &'static str {
+    const OTHER: u8 = Evidence::Other as u8;
     const SILENT: u8 = Evidence::Silent as u8;
     const CLOSED: u8 = Evidence::Closed as u8;
     const BROKE: u8 = Evidence::Broke as u8;
@@ -106,6 +159,7 @@ fn reason(evidence: u8, is_draining: bool, is_old: bool) -> &'static str {
         _ if is_draining => "drained",
         CLOSED => "goaway",
         SILENT => "timeout",
+        OTHER => "other",
         _ if is_old => "max_age",
         _ => "local",
     }
@@ -133,6 +187,7 @@ mod tests {
         assert_eq!(why(Some(Evidence::Unanswered), true, true), "timeout");
         assert_eq!(why(Some(Evidence::Silent), false, true), "timeout");
         assert_eq!(why(Some(Evidence::Silent), true, false), "drained");
+        assert_eq!(why(Some(Evidence::Other), false, true), "other");
     }
 
     #[test]

@@ -57,6 +57,20 @@ mod http {
         pub(crate) fn established(&self, _: &Meter, _: Option<Instant>) {}
 
         #[inline]
+        pub(crate) fn begin(&self) {}
+
+        #[inline]
+        pub(crate) fn end(&self) {}
+
+        #[inline]
+        pub(crate) fn closed(&self) {}
+
+        #[cfg(feature = "http2")]
+        pub(crate) fn let_go(&self) {}
+
+        pub(crate) fn went_wrong(&self) {}
+
+        #[inline]
         pub(crate) fn closed_by_pod(&self) {}
 
         #[inline]
@@ -72,9 +86,6 @@ mod http {
 
         #[inline]
         pub(crate) fn silent(&self) {}
-
-        #[inline]
-        pub(crate) fn over(&self) {}
     }
 }
 

@@ -111,6 +111,12 @@ impl Page {
             .1
     }
 
+    /// The sum over all values of its label.
+    pub(crate) fn total(&self, name: &str) -> f64 {
+        let own = self.series.iter().filter(|((own, _), _)| own == name);
+        own.map(|(_, value)| value).sum()
+    }
+
     /// These values of its label, and zero for all others.
     #[track_caller]
     pub(crate) fn only<const N: usize>(&self, name: &str, expected: [(&str, f64); N]) {
