@@ -162,6 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_connect_has_a_label_of_the_documented_list() {
+        let io = |kind| ConnectError::io(io::Error::from(kind)).label();
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), "refused");
+        assert_eq!(io(io::ErrorKind::HostUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::NetworkUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::ConnectionReset), "reset");
+        assert_eq!(io(io::ErrorKind::TimedOut), "timeout");
+        assert_eq!(io(io::ErrorKind::PermissionDenied), "other");
+        let error = || Arc::new(io::Error::other("no"));
+        assert_eq!(ConnectError::Tls(error()).label(), "tls");
+        assert_eq!(ConnectError::NotHttp2(error()).label(), "not_http2");
+        assert_eq!(ConnectError::Timeout.label(), "timeout");
+    }
+
+    #[test]
     fn the_whole_chain_is_one_line() {
         let reset = io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer");
         let error = HttpError::Connect(Arc::new(io::Error::other(Outer(reset))));

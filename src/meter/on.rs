@@ -281,3 +281,36 @@ impl Registering<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn ejections_are_counted_by_their_rule_and_those_not_made_by_what_kept_them() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let meter = metrics::with_local_recorder(&recorder, || Meter::new("web"));
+        for rule in ["consecutive", "consecutive", "success_rate"] {
+            meter.ejected(rule);
+        }
+        meter.unenforced("cap");
+        let page = recorder.handle().render();
+        let line = |name: &str, label: &str| {
+            let start = format!("{name}{{service=\"web\",{label}}} ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&*start));
+            value.map(str::to_owned)
+        };
+        let ejections = |rule| line("headless_lb_ejections_total", &format!("rule=\"{rule}\""));
+        assert_eq!(ejections("consecutive").as_deref(), Some("2"));
+        assert_eq!(ejections("success_rate").as_deref(), Some("1"));
+        assert_eq!(ejections("failure_percentage").as_deref(), Some("0"));
+        let kept = |reason| {
+            let label = format!("reason=\"{reason}\"");
+            line("headless_lb_ejections_unenforced_total", &label)
+        };
+        assert_eq!(kept("cap").as_deref(), Some("1"));
+        assert_eq!(kept("last").as_deref(), Some("0"));
+    }
+}
