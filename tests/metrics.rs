@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "pods that a test scripts are tasks of their own"
+    reason = "drivers that a test ends are tasks of their own"
 )]
 
 #[path = "metrics/client.rs"]
@@ -41,11 +41,11 @@ async fn resolved(recorded: &Recorded, script: &Script) -> Balancer {
 
 // ===== the list =====
 
+const DOCUMENTATION: &str = include_str!("../src/meter.rs");
+
 /// The rows of the table in the module's documentation: name, type, unit, label.
 fn documented() -> BTreeSet<[String; 4]> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/meter.rs");
-    let text = std::fs::read_to_string(path).unwrap();
-    let rows = text
+    let rows = DOCUMENTATION
         .lines()
         .filter_map(|line| line.strip_prefix("//! | `headless_lb_"));
     rows.map(|row| {
@@ -82,8 +82,6 @@ fn the_documented_table_and_the_list_are_one() {
 
 #[test]
 fn the_values_of_every_label_are_documented() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/meter.rs");
-    let text = std::fs::read_to_string(path).unwrap();
     for metric in METRICS {
         // Those of failed questions stand at the kind of the error.
         for value in metric
@@ -92,7 +90,7 @@ fn the_values_of_every_label_are_documented() {
             .filter(|_| metric.label != Some("result"))
         {
             assert!(
-                text.contains(&format!("`{value}`")),
+                DOCUMENTATION.contains(&format!("`{value}`")),
                 "{}: {value}",
                 metric.name
             );
