@@ -96,12 +96,16 @@ impl Connection {
 
     /// It broke while its pod had the request.
     pub(super) fn broke(&self, error: &hyper::Error) {
-        if let Self::Exclusive(connection) = self {
-            match error.is_user() {
-                // The request's own body failed.
-                true => connection.close.ending.went_wrong(),
-                false => connection.close.ending.broke(),
-            }
+        let ending = match self {
+            Self::Exclusive(connection) => &connection.close.ending,
+            // Its driver tells.
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => return,
+        };
+        match error.is_user() {
+            // The request's own body failed.
+            true => ending.went_wrong(),
+            false => ending.broke(),
         }
     }
 
