@@ -230,7 +230,7 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let (signals, hints) = Signals::new();
+        let (signals, hints) = Signals::new(&self.service);
         let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);

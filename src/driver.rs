@@ -21,10 +21,12 @@ use crate::{
 };
 
 mod events;
+mod metering;
 mod probing;
 mod subsetting;
 
-use events::Outage;
+use events::{LastResort, Outage};
+use metering::Metering;
 pub(crate) use probing::Prober;
 use probing::Probing;
 pub(crate) use subsetting::Subsetting;
@@ -51,7 +53,8 @@ impl Driver {
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
         let probing = Probing::new(prober);
-        let outage = Outage::default();
+        let (outage, last_resort) = (Outage::default(), LastResort::default());
+        let metering = Metering::new(signals.meter.clone(), Instant::now());
         let loops = Loop {
             registry,
             shared,
@@ -60,6 +63,8 @@ impl Driver {
             probing,
             subsetting: subsetting.unwrap_or_default(),
             outage,
+            last_resort,
+            metering,
             serving: Serving::default(),
         };
         Self {
@@ -90,6 +95,8 @@ struct Loop<N: NewService> {
     probing: Probing,
     subsetting: Subsetting,
     outage: Outage,
+    last_resort: LastResort,
+    metering: Metering,
     serving: Serving,
 }
 
@@ -100,6 +107,7 @@ impl<N: NewService> Loop<N> {
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
+                self.metering.asked(Instant::now());
                 question = Some(source.ask());
             }
             let turns = self
@@ -126,6 +134,7 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
+                    self.metering.answered(now, &answer);
                     self.registry.on_answer(now, self.subsetting.narrow(answer));
                     self.outage.observe(now, self.registry.status());
                 }
@@ -142,12 +151,14 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                () = self.metering.beat() => {}
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
             }
             self.publish();
             self.direct();
+            self.metering.state(Instant::now(), self.registry.status());
         }
     }
 
@@ -183,6 +194,9 @@ impl<N: NewService> Loop<N> {
         let published = self.registry.publish();
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
+            self.metering.changed(published);
+            let (service, set) = (self.registry.status().service(), published.snapshot().set());
+            self.last_resort.observe(Instant::now(), service, set);
             self.probing.follow(published.snapshot().set());
             self.subsetting.follow(published);
         }

@@ -42,6 +42,7 @@
 //! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
+//! | see it on a dashboard | `meter` (feature `metrics`) |
 //!
 //! # How it works
 //!
@@ -83,7 +84,7 @@
 //! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`.
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -94,6 +95,10 @@ mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+#[cfg(feature = "metrics")]
+pub mod meter;
+#[cfg(not(feature = "metrics"))]
+mod meter;
 mod outcome;
 #[cfg(feature = "tls")]
 mod tls;

@@ -302,7 +302,7 @@ impl<N: NewService> Registry<N> {
                 let is_replica = standing(slot.endpoint.id()) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
-        let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
+        let (mut sizes, mut warming, mut absent) = ([0; Position::COUNT], 0, 0);
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
@@ -317,7 +317,10 @@ impl<N: NewService> Registry<N> {
                     warming += 1;
                     Some(until)
                 }
-                Presence::Absent { since } => Some(since + config.linger),
+                Presence::Absent { since } => {
+                    absent += 1;
+                    Some(since + config.linger)
+                }
             };
             for end in [end, slot.connectivity.until()].into_iter().flatten() {
                 deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
@@ -328,6 +331,7 @@ impl<N: NewService> Registry<N> {
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
+        self.status.draining = absent + self.draining.len();
         self.status.unobserved = roles.as_ref().map_or(0, Roles::unobserved);
     }
 }

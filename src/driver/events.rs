@@ -9,6 +9,7 @@ use crate::{
     primary::Event,
     registry::{Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
+    set::EndpointSet,
 };
 
 /// A change of more endpoints than this is told as one event: the first answer of a large service
@@ -34,6 +35,29 @@ pub(super) fn changed<S>(status: &Status, published: &Published<S>) {
     }
     for endpoint in removed {
         info!(service, %endpoint, total, "endpoint removed");
+    }
+}
+
+/// Tells that picks go to endpoints that are set aside, for no other is left.
+#[derive(Debug, Default)]
+pub(super) struct LastResort {
+    told: Option<Instant>,
+}
+
+impl LastResort {
+    /// Looks at a new set. An endpoint that is set aside comes back to be tried and is soon set aside again, so this
+    /// is told after [`AGAIN`] at the earliest, and its end not at all.
+    pub(super) fn observe(&mut self, now: Instant, service: &str, set: &EndpointSet) {
+        let endpoints = set.reachable().len();
+        let is_last_resort = endpoints > 0 && set.is_ejected(0);
+        if !is_last_resort || self.told.is_some_and(|told| now < told + AGAIN) {
+            return;
+        }
+        self.told = Some(now);
+        warn!(
+            service,
+            endpoints, "every endpoint is set aside; picks go to them all the same"
+        );
     }
 }
 

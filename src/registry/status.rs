@@ -29,6 +29,7 @@ pub struct Status {
     pub(super) incomplete: bool,
     pub(super) endpoints: usize,
     pub(super) warming: usize,
+    pub(super) draining: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -77,6 +78,7 @@ impl Status {
             incomplete: false,
             endpoints: 0,
             warming: 0,
+            draining: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -93,6 +95,7 @@ impl Status {
                 status.removed,
                 status.endpoints,
                 status.warming,
+                status.draining,
                 status.unobserved,
             )
         };
@@ -207,6 +210,12 @@ impl Status {
     /// [`warm_up`](crate::Builder::warm_up).
     pub fn warming(&self) -> usize {
         self.warming
+    }
+
+    /// How many endpoints were removed less than [`linger`](crate::Builder::linger) ago: what is in flight on
+    /// them may end.
+    pub fn draining(&self) -> usize {
+        self.draining
     }
 
     /// Endpoints added so far.
