@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::{
     backoff::FOREVER,
     balancer::{Balancer, Settings, Shared, Signals},
-    driver::{Driver, Prober, Source},
+    check::Check,
+    driver::{Checker, Driver, Prober, Source},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     primary::OnConflict,
@@ -39,6 +40,7 @@ pub struct Builder {
     service: Arc<str>,
     policy: Arc<dyn Policy>,
     prober: Option<Arc<dyn Prober>>,
+    checker: Option<Arc<dyn Prober>>,
     config: Config,
     settings: Settings,
     /// Of the jitter; the one in `config` is replaced.
@@ -53,6 +55,7 @@ impl Balancer<()> {
             source: Arc::new(resolver),
             policy: Arc::new(RoundRobin::new()),
             prober: None,
+            checker: None,
             config: Config::default(),
             seed: None,
             settings: Settings {
@@ -80,6 +83,36 @@ impl Builder {
         self.config.probe_timeout = probe.timeout();
         self.settings.is_probed = true;
         self.prober = Some(probe);
+        self
+    }
+
+    /// Asks each endpoint whether it is well, and sets those aside that are not. Default: none, for DNS lists only
+    /// pods that the kubelet found ready, and requests find out by themselves; [`Check`] tells what one adds and costs.
+    ///
+    /// ```
+    /// use headless_lb::{Balancer, Check, Fixed};
+    /// use std::net::SocketAddr;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pods = Fixed::new([7, 8].map(|host| SocketAddr::from(([10, 244, 1, host], 8080))));
+    /// let web = Balancer::builder(pods).check(Check::http("/healthz")).spawn();
+    /// # drop(web); }
+    /// ```
+    pub fn check(mut self, check: Check<impl Probe>) -> Self {
+        let Check {
+            probe,
+            interval,
+            timeout,
+            rise,
+            fall,
+        } = check;
+        self.config.check_rise = rise;
+        self.config.check_fall = fall;
+        self.checker = Some(Arc::new(Checker {
+            probe,
+            interval,
+            timeout,
+        }));
         self
     }
 
@@ -237,6 +270,7 @@ impl Builder {
         let driver = Driver::new(
             Arc::clone(&self.source),
             self.prober.clone(),
+            self.checker.clone(),
             registry,
             Arc::downgrade(&shared),
             signals,

@@ -17,13 +17,16 @@ use tokio::{
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
+    probe::ProbeError,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
 };
 
+mod checking;
 mod events;
 mod probing;
 
+pub(crate) use checking::Checker;
 use events::Outage;
 pub(crate) use probing::Prober;
 use probing::Probing;
@@ -65,12 +68,13 @@ impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
         prober: Option<Arc<dyn Prober>>,
+        checker: Option<Arc<dyn Prober>>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
-        let probing = Probing::new(prober);
+        let (probing, checking) = (Probing::new(prober), Probing::new(checker));
         let outage = Outage::default();
         let loops = Loop {
             registry,
@@ -78,6 +82,7 @@ impl Driver {
             signals,
             hints,
             probing,
+            checking,
             outage,
             serving: Serving::default(),
         };
@@ -107,6 +112,8 @@ struct Loop<N: NewService> {
     signals: Arc<Signals>,
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
+    /// Of health, which is nobody's role.
+    checking: Probing,
     outage: Outage,
     serving: Serving,
 }
@@ -151,6 +158,9 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                (id, seen) = self.checking.next() => {
+                    self.on_checked(id, seen.map(drop));
+                }
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
@@ -170,6 +180,14 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);
+        }
+    }
+
+    fn on_checked(&mut self, id: u64, result: Result<(), ProbeError>) {
+        if self.registry.on_checked(Instant::now(), id, result)
+            && let Some((endpoint, checked)) = self.registry.health_of(id)
+        {
+            events::checked(self.registry.status().service(), endpoint, checked);
         }
     }
 
@@ -196,6 +214,7 @@ impl<N: NewService> Loop<N> {
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
             self.probing.follow(published.snapshot().set());
+            self.checking.follow(published.snapshot().set());
         }
         shared.publish(
             published.map(Published::into_snapshot),

@@ -37,6 +37,7 @@
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
 //! | keep a pool of your driver to the primary | `PgConnector`, `SqlxPrimary`, `RedisPrimary` (features) |
 //! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
+//! | ask each pod whether it is well | [`Builder::check`], [`Check`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
 //! | know what becomes of an endpoint | [`NewService`] |
@@ -98,6 +99,8 @@ mod tls;
 pub mod resolve;
 
 pub mod probe;
+
+mod check;
 mod set;
 
 mod policy;
@@ -124,6 +127,7 @@ pub use balancer::{
     PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use builder::Builder;
+pub use check::{Check, CheckFn};
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]

@@ -30,7 +30,7 @@ use crate::{
     set::EndpointSet,
 };
 
-type Report = (u64, Result<Observation, ProbeError>);
+pub(super) type Report = (u64, Result<Observation, ProbeError>);
 
 /// A [`Probe`] behind a pointer, so that the handle's type does not name it.
 pub(crate) trait Prober: Send + Sync + 'static {
@@ -90,7 +90,7 @@ impl<P: Probe> Prober for P {
 }
 
 /// No node is asked more often, whatever signals and hints say.
-const FLOOR: Duration = Duration::from_millis(50);
+pub(super) const FLOOR: Duration = Duration::from_millis(50);
 
 /// How often one endpoint is asked: written by the driver, read by its probe.
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl<P: Probe> Watch<'_, P> {
     }
 }
 
-fn too_late(elapsed: Elapsed) -> ProbeError {
+pub(super) fn too_late(elapsed: Elapsed) -> ProbeError {
     ProbeError::new(ProbeFailure::Timeout, elapsed)
 }
 

@@ -29,6 +29,7 @@ pub struct Status {
     pub(super) incomplete: bool,
     pub(super) endpoints: usize,
     pub(super) warming: usize,
+    pub(super) unhealthy: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -77,6 +78,7 @@ impl Status {
             incomplete: false,
             endpoints: 0,
             warming: 0,
+            unhealthy: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -93,6 +95,7 @@ impl Status {
                 status.removed,
                 status.endpoints,
                 status.warming,
+                status.unhealthy,
                 status.unobserved,
             )
         };
@@ -209,6 +212,12 @@ impl Status {
         self.warming
     }
 
+    /// How many endpoints of the set fail their health checks; 0 without a [`check`](crate::Builder::check). They are
+    /// set aside while others are healthy.
+    pub fn unhealthy(&self) -> usize {
+        self.unhealthy
+    }
+
     /// Endpoints added so far.
     pub fn added(&self) -> u64 {
         self.added
@@ -241,6 +250,9 @@ impl fmt::Display for Status {
         write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
         if self.warming > 0 {
             write!(f, ", {} warming", self.warming)?;
+        }
+        if self.unhealthy > 0 {
+            write!(f, ", {} unhealthy", self.unhealthy)?;
         }
         if self.closed {
             f.write_str(", discovery has ended")?;
