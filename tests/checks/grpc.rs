@@ -71,7 +71,7 @@ async fn ask(probe: &impl Probe, addr: SocketAddr) -> Result<(), (ProbeFailure, 
 }
 
 #[tokio::test]
-async fn a_pod_that_does_not_serve_is_set_aside_until_it_does_on_one_connection() {
+async fn a_pod_that_does_not_serve_is_set_aside_until_it_does() {
     let [one, two] = [
         Pod::start([127, 0, 4, 7]).await,
         Pod::start([127, 0, 4, 8]).await,

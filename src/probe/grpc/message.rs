@@ -13,7 +13,7 @@
 
 /// What a server says of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serving {
+pub(super) enum Status {
     Unknown,
     Serving,
     NotServing,
@@ -39,7 +39,7 @@ pub(super) fn request(service: &str) -> Vec<u8> {
 }
 
 /// What the only message of a whole body says.
-pub(super) fn response(body: &[u8]) -> Result<Serving, &'static str> {
+pub(super) fn response(body: &[u8]) -> Result<Status, &'static str> {
     const NONE: &str = "the reply is no health response";
     let (prefix, message) = body.split_at_checked(PREFIX).ok_or(NONE)?;
     if prefix[0] != 0 {
@@ -52,11 +52,11 @@ pub(super) fn response(body: &[u8]) -> Result<Serving, &'static str> {
     }
     let status = status_of(message).ok_or(NONE)?;
     Ok(match status {
-        0 => Serving::Unknown,
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        other => Serving::Other(other),
+        0 => Status::Unknown,
+        1 => Status::Serving,
+        2 => Status::NotServing,
+        3 => Status::ServiceUnknown,
+        other => Status::Other(other),
     })
 }
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_response_is_read_whatever_stands_beside_its_field() {
-        use super::Serving::{NotServing, Other, ServiceUnknown, Serving, Unknown};
+        use super::Status::{NotServing, Other, ServiceUnknown, Serving, Unknown};
         for (message, serving) in [
             (&[][..], Unknown),
             (&[8, 0], Unknown),
@@ -183,7 +183,7 @@ mod tests {
         let message = framed(&[
             8, 1, 0x12, 2, 8, 2, 0x11, 1, 2, 3, 4, 5, 6, 7, 8, 0x15, 1, 2, 3, 4,
         ]);
-        assert_eq!(response(&message), Ok(Serving::Serving));
+        assert_eq!(response(&message), Ok(Status::Serving));
         for at in 0..message.len() {
             for byte in 0..=u8::MAX {
                 let mut garbled = message.clone();

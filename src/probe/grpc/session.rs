@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::message::{self, Serving};
+use super::message::{self, Status};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{
@@ -185,11 +185,11 @@ fn conclude(trailers: &HeaderMap, body: &[u8], service: &str) -> Result<Reply, P
         }
     }
     match message::response(body).map_err(ProbeError::passing)? {
-        Serving::Serving => Ok(Reply::Serving),
-        Serving::NotServing => Err(ProbeError::definitive("the server says NOT_SERVING")),
-        Serving::ServiceUnknown => Err(unknown()),
-        Serving::Unknown => Err(ProbeError::passing("the server says UNKNOWN")),
-        Serving::Other(status) => {
+        Status::Serving => Ok(Reply::Serving),
+        Status::NotServing => Err(ProbeError::definitive("the server says NOT_SERVING")),
+        Status::ServiceUnknown => Err(unknown()),
+        Status::Unknown => Err(ProbeError::passing("the server says UNKNOWN")),
+        Status::Other(status) => {
             let text = format!("the server says {status}, which is no health that is known");
             Err(ProbeError::passing(text))
         }
