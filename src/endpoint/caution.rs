@@ -76,12 +76,20 @@ impl super::Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use crate::set::EndpointSet;
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use crate::endpoint::Endpoint;
+
+    fn endpoint() -> Arc<Endpoint> {
+        let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
+        Arc::new(Endpoint::new(addr.into(), Instant::now()))
+    }
 
     #[test]
     fn on_trial_one_request_is_admitted_at_a_time() {
-        let set = EndpointSet::of([std::net::SocketAddr::from(([10, 0, 0, 1], 80))]);
-        let endpoint = set.iter().next().unwrap();
+        let endpoint = endpoint();
         endpoint.set_trial(true);
         assert!(endpoint.admits(false));
         let request = endpoint.begin();
@@ -92,8 +100,7 @@ mod tests {
 
     #[test]
     fn while_it_starts_it_takes_its_share_of_the_picks_unless_they_mean_it() {
-        let set = EndpointSet::of([std::net::SocketAddr::from(([10, 0, 0, 1], 80))]);
-        let endpoint = set.iter().next().unwrap();
+        let endpoint = endpoint();
         for (ramp, expected) in [(0.0, 0), (0.1, 10), (0.5, 50), (1.0, 100)] {
             endpoint.set_ramp(ramp);
             let taken = (0..100).filter(|_| endpoint.admits(false)).count();

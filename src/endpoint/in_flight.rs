@@ -149,13 +149,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{outcome::Failure, set::EndpointSet};
+    use crate::outcome::Failure;
 
     const MS: Duration = Duration::from_millis(1);
 
     fn endpoint() -> Arc<Endpoint> {
-        let set = EndpointSet::of([std::net::SocketAddr::from(([10, 0, 0, 1], 80))]);
-        Arc::clone(set.iter().next().unwrap())
+        let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
+        Arc::new(Endpoint::new(addr.into(), Instant::now()))
     }
 
     #[test]
