@@ -14,7 +14,7 @@ mod checked;
 
 pub(crate) use checked::Checked;
 
-/// Three of them are less than the 30 s in which the kubelet takes a pod out of DNS by its own defaults: a check that
+/// Three of them are less than the 30 s after which the kubelet calls a pod unready, by its own defaults: a check that
 /// is slower tells nothing that DNS does not.
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -66,8 +66,9 @@ pub(crate) const FALL: u32 = 3;
 /// | Envoy | each of these must be given | | | |
 ///
 /// (Kubernetes: "Configure Probes"; HAProxy: `inter`, `timeout check`, `rise`, `fall`; Envoy:
-/// `config.core.v3.HealthCheck`.) At the default, a pod that hangs is set aside 11 to 18 s after it began to, and
-/// one that is well again returns 4 to 12 s later. The kubelet needs 30 s to take it out of DNS, by its defaults.
+/// `config.core.v3.HealthCheck`.) By the defaults, a pod that hangs is set aside 11 to 21 s after it began to, and
+/// one that is well again returns within 4 to 12 s. The kubelet finds out after 20 to 31 s by its own, and then DNS has to
+/// tell.
 ///
 /// # What becomes of a pod
 ///

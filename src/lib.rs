@@ -80,7 +80,7 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
 //! `redis`: `RedisPrimary`.

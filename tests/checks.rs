@@ -1,12 +1,7 @@
 //! Health checks: what fails them is set aside and returns, on a paused clock and against real servers.
 
-#![expect(
-    clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "servers are tasks of their own; nothing is reachable from outside a test"
-)]
-
 #[cfg(all(feature = "http2", feature = "tls"))]
+#[expect(unreachable_pub, reason = "nothing is reachable from outside a test")]
 #[path = "support/authority.rs"]
 mod authority;
 #[cfg(feature = "http2")]

@@ -12,7 +12,7 @@ pub(crate) struct Checked {
     /// Results in a row that contradict what it is.
     row: u32,
     /// `None` while it is healthy, which it is at first.
-    unhealthy: Option<Unhealthy>,
+    unhealthy: Option<Box<Unhealthy>>,
 }
 
 /// Since when, and what the last failure was.
@@ -45,7 +45,7 @@ impl Checked {
             (Err(error), Some(unhealthy)) => unhealthy.error = Arc::new(error),
             (Err(error), healthy) if is_news => {
                 let error = Arc::new(error);
-                *healthy = Some(Unhealthy { since: now, error });
+                *healthy = Some(Box::new(Unhealthy { since: now, error }));
             }
             _ => {}
         }
@@ -55,7 +55,7 @@ impl Checked {
     /// Why it is unhealthy, if it is.
     #[inline]
     pub(crate) fn unhealthy(&self) -> Option<&Unhealthy> {
-        self.unhealthy.as_ref()
+        self.unhealthy.as_deref()
     }
 }
 

@@ -44,10 +44,10 @@ use session::Reply;
 /// - `SERVING`: well. `NOT_SERVING`: [definitely](ProbeError::is_definitive) not, as the server itself says so.
 /// - `SERVICE_UNKNOWN`, or the status `NOT_FOUND` that this call has for it: an error that names the service. The
 ///   server has health, and none of that name: it is a typo, or another server.
-/// - **`UNIMPLEMENTED`: well**, with one warning for each probe. The server answers gRPC, which is more than a TCP check knows, and
-///   has no opinion of itself. So do gRPC's own clients (gRFC A17). The kubelet counts it as a failure, which costs it a
-///   pod that is being set up; here it would, in the rollout that brings the health service, send all requests to the
-///   first of the new pods.
+/// - **`UNIMPLEMENTED`: well**, with one warning. The server answers gRPC, which is more than a connect proves, and has
+///   no opinion of itself. gRPC's own clients take it so (gRFC A17: as if there were no check); the kubelet counts a
+///   failure (`pkg/probe/grpc`). But the kubelet asks one pod of one version. Here a rollout that brings the health
+///   service would set the old pods aside, and send all requests to the first of the new ones.
 /// - Any other status, a reply that is none, silence: an error.
 #[derive(Clone)]
 #[must_use = "give it to Check::new"]
@@ -94,12 +94,14 @@ impl GrpcHealth {
         GrpcSession::dial(endpoint).await
     }
 
-    async fn ask(&self, session: &mut GrpcSession) -> Result<Observation, ProbeError> {
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        session: &mut GrpcSession,
+    ) -> Result<Observation, ProbeError> {
         let reply = session.ask(&self.service).await?;
         if reply == Reply::Unimplemented && !self.was_told.swap(true, Relaxed) {
-            tracing::warn!(
-                "a server has no gRPC health service: it counts as healthy while it answers"
-            );
+            tracing::warn!(%endpoint, "no gRPC health service: it counts as healthy while it answers");
         }
         Ok(Observation::of(Role::Unknown))
     }
@@ -119,16 +121,16 @@ impl Probe for GrpcHealth {
         endpoint: &Endpoint,
     ) -> Result<(GrpcSession, Option<Observation>), ProbeError> {
         let mut session = self.dial(endpoint).await?;
-        let seen = self.ask(&mut session).await?;
+        let seen = self.ask(endpoint, &mut session).await?;
         Ok((session, Some(seen)))
     }
 
     async fn observe(
         &self,
-        _: &Endpoint,
+        endpoint: &Endpoint,
         session: &mut GrpcSession,
     ) -> Result<Observation, ProbeError> {
-        self.ask(session).await
+        self.ask(endpoint, session).await
     }
 
     async fn signalled(&self, session: &mut GrpcSession) {
@@ -150,7 +152,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        time::timeout,
+        time::{Instant, timeout},
     };
 
     use super::{session::LONGEST, *};
@@ -224,13 +226,19 @@ mod tests {
         };
         let asked = async {
             let mut session = over(ours).await?;
-            GrpcHealth::new().ask(&mut session).await
+            GrpcHealth::new().ask(&endpoint(), &mut session).await
         };
         let asked = timeout(Duration::from_secs(5), asked);
         tokio::select! {
             seen = asked => seen.map_err(|elapsed| ProbeError::new(ProbeFailure::Timeout, elapsed))?,
             () = served => unreachable!("it waits"),
         }
+    }
+
+    /// Whose it would be.
+    fn endpoint() -> Endpoint {
+        let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
+        Endpoint::new(addr.into(), Instant::now())
     }
 
     async fn over(stream: DuplexStream) -> Result<GrpcSession, ProbeError> {
@@ -374,19 +382,40 @@ mod tests {
     async fn a_session_whose_connection_ended_says_so_and_is_closed() {
         let (ours, mut theirs) = duplex(1 << 16);
         let mut session = over(ours).await.unwrap();
-        let asked = GrpcHealth::new();
+        let (asked, endpoint) = (GrpcHealth::new(), endpoint());
         let served = async {
             question(&mut theirs).await;
             theirs.write_all(&answer(SERVING, "0")).await.unwrap();
         };
-        let (seen, ()) = tokio::join!(asked.ask(&mut session), served);
+        let (seen, ()) = tokio::join!(asked.ask(&endpoint, &mut session), served);
         assert!(seen.is_ok(), "{seen:?}");
         let idle = timeout(Duration::from_secs(60), asked.signalled(&mut session));
         assert!(idle.await.is_err(), "it has nothing to say");
         drop(theirs);
         asked.signalled(&mut session).await;
-        let error = asked.ask(&mut session).await.unwrap_err();
+        let error = asked.ask(&endpoint, &mut session).await.unwrap_err();
         assert_eq!(error.failure(), ProbeFailure::Closed);
         asked.signalled(&mut session).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_goodbye_ends_the_session_also_if_it_does_not_hang_up() {
+        const GO_AWAY: u8 = 7;
+        let (ours, mut theirs) = duplex(1 << 16);
+        let mut session = over(ours).await.unwrap();
+        let (asked, endpoint) = (GrpcHealth::new(), endpoint());
+        let served = async {
+            question(&mut theirs).await;
+            // The last stream that it serves, and no error.
+            let goodbye = frame(GO_AWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+            let said = [answer(SERVING, "0"), goodbye].concat();
+            theirs.write_all(&said).await.unwrap();
+        };
+        let (seen, ()) = tokio::join!(asked.ask(&endpoint, &mut session), served);
+        assert!(seen.is_ok(), "{seen:?}");
+        let _ = timeout(Duration::from_secs(1), asked.signalled(&mut session)).await;
+        let again = timeout(Duration::from_secs(1), asked.ask(&endpoint, &mut session)).await;
+        let error = again.expect("it need not be waited for").unwrap_err();
+        assert_eq!(error.failure(), ProbeFailure::Closed, "{}", text(&error));
     }
 }
