@@ -311,6 +311,21 @@ async fn a_check_is_no_probe_of_roles_and_moves_no_primary() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_single_pod_stays_and_its_status_says_at_once_what_is_wrong() {
+    let ward = Ward::default();
+    let web = Balancer::builder(Script::new(pods([1])))
+        .check(ward.check())
+        .spawn();
+    web.resolved().await.expect("it says so at once");
+    ward.fall_ill(1);
+    until(|| ward.asked(1).len() == 3).await;
+    // Sooner than the next answer of the resolver, which would tell the status anew.
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(web.status().unhealthy(), 1);
+    assert!(ejected(&web).is_empty(), "{web}");
+}
+
 /// A session that its server ends after each answer, as one does that closes idle connections.
 #[derive(Clone, Default)]
 struct Closing {

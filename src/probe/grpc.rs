@@ -398,9 +398,21 @@ mod tests {
         asked.signalled(&mut session).await;
     }
 
+    const GO_AWAY: u8 = 7;
+
+    /// A question that a server does not take because it ends may be asked again.
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_instead_of_an_answer_proves_nothing() {
+        // It has served no stream, and has no error.
+        let goodbye = [greeting(), frame(GO_AWAY, 0, 0, &[0; 8])].concat();
+        for hangs_up in [true, false] {
+            let error = heard(&goodbye, hangs_up).await.unwrap_err();
+            assert_eq!(error.failure(), ProbeFailure::Closed, "{}", text(&error));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_server_that_says_goodbye_ends_the_session_also_if_it_does_not_hang_up() {
-        const GO_AWAY: u8 = 7;
         let (ours, mut theirs) = duplex(1 << 16);
         let mut session = over(ours).await.unwrap();
         let (asked, endpoint) = (GrpcHealth::new(), endpoint());
