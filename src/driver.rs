@@ -6,12 +6,11 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
@@ -19,41 +18,21 @@ use crate::{
     primary::Probes,
     probe::ProbeError,
     registry::{NewService, Published, Registry},
-    resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
+    resolve::{Resolution, ResolveError, Source},
 };
 
 mod checking;
 mod events;
 mod probing;
+mod subsetting;
 
 pub(crate) use checking::Checker;
 use events::Outage;
-pub(crate) use probing::Prober;
 use probing::Probing;
-
-/// A question that takes longer counts as failed: a source that hangs must not end discovery. `Dns`
-/// has a deadline of its own, 5 s.
-const RESOLVE_BACKSTOP: Duration = Duration::from_secs(30);
+pub(crate) use probing::{Prober, Probers};
+pub(crate) use subsetting::Subsetting;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A [`Resolve`] behind a pointer, so that the handle's type does not name it. One allocation a
-/// question.
-pub(crate) trait Source: Send + Sync + 'static {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>>;
-}
-
-impl<R: Resolve> Source for R {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>> {
-        Box::pin(async {
-            timeout(RESOLVE_BACKSTOP, self.resolve())
-                .await
-                .unwrap_or_else(|elapsed| {
-                    Err(ResolveError::of(ResolveErrorKind::Timeout).caused_by(elapsed))
-                })
-        })
-    }
-}
 
 /// The work behind a [`Balancer`](crate::Balancer): a future that resolves, probes and publishes.
 ///
@@ -67,14 +46,15 @@ pub struct Driver {
 impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
-        prober: Option<Arc<dyn Prober>>,
-        checker: Option<Arc<dyn Prober>>,
+        probers: Probers,
+        subsetting: Option<Subsetting>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
-        let (probing, checking) = (Probing::new(prober), Probing::new(checker));
+        let probing = Probing::new(probers.roles);
+        let checking = Probing::new(probers.health);
         let outage = Outage::default();
         let loops = Loop {
             registry,
@@ -83,6 +63,7 @@ impl Driver {
             hints,
             probing,
             checking,
+            subsetting: subsetting.unwrap_or_default(),
             outage,
             serving: Serving::default(),
         };
@@ -114,6 +95,7 @@ struct Loop<N: NewService> {
     probing: Probing,
     /// Of health, which is nobody's role.
     checking: Probing,
+    subsetting: Subsetting,
     outage: Outage,
     serving: Serving,
 }
@@ -151,11 +133,14 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
-                    self.registry.on_answer(now, answer);
+                    self.registry.on_answer(now, self.subsetting.narrow(answer));
                     self.outage.observe(now, self.registry.status());
                 }
                 () = alarm => self.registry.on_tick(Instant::now()),
                 () = self.signals.notify.notified() => self.on_signal(),
+                chosen = self.subsetting.next() => {
+                    self.registry.on_narrowed(Instant::now(), &chosen);
+                }
                 () = baseline.alarmed() => {
                     if self.registry.take_alarm() {
                         self.registry.on_alarm(Instant::now());
@@ -218,6 +203,7 @@ impl<N: NewService> Loop<N> {
             events::changed(self.registry.status(), published);
             self.probing.follow(published.snapshot().set());
             self.checking.follow(published.snapshot().set());
+            self.subsetting.follow(published);
         }
         shared.publish(
             published.map(Published::into_snapshot),

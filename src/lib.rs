@@ -40,6 +40,7 @@
 //! | ask each pod whether it is well | [`Builder::check`], [`Check`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
+//! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
 //!
@@ -99,6 +100,8 @@ mod outcome;
 mod tls;
 
 pub mod resolve;
+
+pub mod subset;
 
 pub mod probe;
 
@@ -164,6 +167,7 @@ pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use service::{BalanceLayer, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+pub use subset::Subset;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

@@ -12,6 +12,7 @@ mod http;
 mod support;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{
@@ -23,7 +24,7 @@ use std::{
 
 use headless_lb::{
     Balancer, Check, Endpoint, Fixed, Observation, Position, Probe, ProbeError, ProbeFailure, Role,
-    probe_fn,
+    Subset, probe_fn,
 };
 use support::script::{Script, hosts, pod, pods};
 use tokio::{
@@ -324,6 +325,30 @@ async fn a_single_pod_stays_and_its_status_says_at_once_what_is_wrong() {
     sleep(Duration::from_millis(10)).await;
     assert_eq!(web.status().unhealthy(), 1);
     assert!(ejected(&web).is_empty(), "{web}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_pods_of_the_subset_are_asked_and_no_client() {
+    let asked = Arc::new(Mutex::new(BTreeSet::new()));
+    let log = Arc::clone(&asked);
+    let check = Check::from_fn(move |endpoint: &Endpoint| {
+        let mut asked = log.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(endpoint.addr());
+        async { Ok::<_, ProbeError>(()) }
+    });
+    let peers = [1, 2].map(|host| SocketAddr::from(([10, 9, 0, host], 80)));
+    let own = peers[0].ip();
+    let subset = Subset::by_peers(Fixed::new(peers)).own(own).size(2);
+    let web = Balancer::builder(Script::new(pods(1..=9)))
+        .check(check)
+        .subset(subset)
+        .spawn();
+    web.resolved().await.expect("it says so at once");
+    sleep(60 * SECOND).await;
+    let used: BTreeSet<_> = web.endpoints().iter().map(|pod| pod.addr()).collect();
+    assert_eq!(used.len(), 2, "{web}");
+    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(*asked, used);
 }
 
 /// A session that its server ends after each answer, as one does that closes idle connections.

@@ -49,6 +49,13 @@ pub(crate) trait Prober: Send + Sync + 'static {
     fn timeout(&self) -> Duration;
 }
 
+/// Whom to ask about the endpoints of a set, if anybody.
+#[derive(Clone, Default)]
+pub(crate) struct Probers {
+    pub(crate) roles: Option<Arc<dyn Prober>>,
+    pub(crate) health: Option<Arc<dyn Prober>>,
+}
+
 impl<P: Probe> Prober for P {
     fn follow(
         self: Arc<Self>,
