@@ -16,19 +16,22 @@ use tokio::{
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
+    probe::ProbeError,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, ResolveError, Source},
 };
 
+mod checking;
 mod events;
 mod metering;
 mod probing;
 mod subsetting;
 
+pub(crate) use checking::Checker;
 use events::{LastResort, Outage};
 use metering::Metering;
-pub(crate) use probing::Prober;
 use probing::Probing;
+pub(crate) use probing::{Prober, Probers};
 pub(crate) use subsetting::Subsetting;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -45,22 +48,24 @@ pub struct Driver {
 impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
-        prober: Option<Arc<dyn Prober>>,
+        probers: Probers,
         subsetting: Option<Subsetting>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
-        let probing = Probing::new(prober);
         let (outage, last_resort) = (Outage::default(), LastResort::default());
         let metering = Metering::new(signals.meter.clone(), Instant::now());
+        let probing = Probing::new(probers.roles);
+        let checking = Probing::new(probers.health);
         let loops = Loop {
             registry,
             shared,
             signals,
             hints,
             probing,
+            checking,
             subsetting: subsetting.unwrap_or_default(),
             outage,
             last_resort,
@@ -93,6 +98,8 @@ struct Loop<N: NewService> {
     signals: Arc<Signals>,
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
+    /// Of health, which is nobody's role.
+    checking: Probing,
     subsetting: Subsetting,
     outage: Outage,
     last_resort: LastResort,
@@ -152,6 +159,9 @@ impl<N: NewService> Loop<N> {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
                 () = self.metering.beat() => {}
+                (id, seen) = self.checking.next() => {
+                    self.on_checked(id, seen.map(drop));
+                }
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
@@ -169,6 +179,14 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);
+        }
+    }
+
+    fn on_checked(&mut self, id: u64, result: Result<(), ProbeError>) {
+        if self.registry.on_checked(Instant::now(), id, result)
+            && let Some((endpoint, checked)) = self.registry.health_of(id)
+        {
+            events::checked(self.registry.status().service(), endpoint, checked);
         }
     }
 
@@ -198,6 +216,7 @@ impl<N: NewService> Loop<N> {
             let (service, set) = (self.registry.status().service(), published.snapshot().set());
             self.last_resort.observe(Instant::now(), service, set);
             self.probing.follow(published.snapshot().set());
+            self.checking.follow(published.snapshot().set());
             self.subsetting.follow(published);
         }
         shared.publish(

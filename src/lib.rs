@@ -37,6 +37,7 @@
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
 //! | keep a pool of your driver to the primary | `PgConnector`, `SqlxPrimary`, `RedisPrimary` (features) |
 //! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
+//! | ask each pod whether it is well | [`Builder::check`], [`Check`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
 //! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
@@ -81,7 +82,7 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
 //! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
@@ -108,6 +109,8 @@ pub mod resolve;
 pub mod subset;
 
 pub mod probe;
+
+mod check;
 mod set;
 
 mod policy;
@@ -135,6 +138,7 @@ pub use balancer::{
 };
 pub use budget::Budget;
 pub use builder::Builder;
+pub use check::{Check, CheckFn};
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 use tracing::{field::display, info, warn};
 
 use crate::{
+    check::Checked,
+    endpoint::Endpoint,
     primary::Event,
     registry::{Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
@@ -140,6 +142,18 @@ impl Outage {
             (false, _) => "resolution fails; the last good set stays",
         };
         warn!(service, endpoints, %error, cause, "{message}");
+    }
+}
+
+/// The health checks of an endpoint changed what is thought of it: WARN for the worse, INFO for the better.
+pub(super) fn checked(service: &str, endpoint: &Endpoint, checked: &Checked) {
+    match checked.unhealthy() {
+        Some(unhealthy) => {
+            let error = &*unhealthy.error;
+            let cause = error.source().map(display);
+            warn!(service, %endpoint, %error, cause, "an endpoint fails its health checks");
+        }
+        None => info!(service, %endpoint, "an endpoint passes its health checks again"),
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Status {
     pub(super) endpoints: usize,
     pub(super) warming: usize,
     pub(super) draining: usize,
+    pub(super) unhealthy: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -79,6 +80,7 @@ impl Status {
             endpoints: 0,
             warming: 0,
             draining: 0,
+            unhealthy: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -96,6 +98,7 @@ impl Status {
                 status.endpoints,
                 status.warming,
                 status.draining,
+                status.unhealthy,
                 status.unobserved,
             )
         };
@@ -218,6 +221,12 @@ impl Status {
         self.draining
     }
 
+    /// How many endpoints of the set fail their health checks; 0 without a [`check`](crate::Builder::check). They are
+    /// set aside while others are healthy.
+    pub fn unhealthy(&self) -> usize {
+        self.unhealthy
+    }
+
     /// Endpoints added so far.
     pub fn added(&self) -> u64 {
         self.added
@@ -250,6 +259,9 @@ impl fmt::Display for Status {
         write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
         if self.warming > 0 {
             write!(f, ", {} warming", self.warming)?;
+        }
+        if self.unhealthy > 0 {
+            write!(f, ", {} unhealthy", self.unhealthy)?;
         }
         if self.closed {
             f.write_str(", discovery has ended")?;
