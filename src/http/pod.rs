@@ -42,6 +42,8 @@ use crate::endpoint::Endpoint;
 pub struct HttpPod {
     pub(super) pool: Arc<Pool>,
     checkout: Checkout,
+    /// When it was picked for the request that is about to be checked out for, if the clock was read then.
+    picked: Option<Instant>,
     /// This clone finds out whether the pod answers again.
     is_trial: bool,
 }
@@ -61,6 +63,7 @@ impl HttpPod {
         Self {
             pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
+            picked: None,
             is_trial: false,
         }
     }
@@ -70,7 +73,8 @@ impl HttpPod {
         self.pool.addr()
     }
 
-    /// This pod alone as a tower service.
+    /// This pod alone as a tower service. What becomes of its requests is yours to say:
+    /// [`Pick::record`](crate::Pick::record).
     pub fn into_service(self) -> HttpService {
         HttpService::new(self)
     }
@@ -100,6 +104,11 @@ impl HttpPod {
         }
     }
 
+    /// The pod was picked at this very moment.
+    pub(super) fn picked_at(&mut self, now: Option<Instant>) {
+        self.picked = now;
+    }
+
     /// Waits for a connection that can take a request: a free one, or else the first that becomes free
     /// or is made.
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
@@ -110,7 +119,8 @@ impl HttpPod {
                 }
                 Checkout::Ready(..) => Checkout::Idle,
                 Checkout::Idle => {
-                    let now = Instant::now();
+                    // One reading of the clock for both, where they follow each other.
+                    let now = self.picked.take().unwrap_or_else(Instant::now);
                     match self.pool.checkout(now) {
                         pool::Checkout::Free(connection, dial) => {
                             dial::start(&self.pool, dial);
@@ -174,6 +184,7 @@ impl Clone for HttpPod {
         Self {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
+            picked: None,
             is_trial: false,
         }
     }

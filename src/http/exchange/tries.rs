@@ -19,11 +19,13 @@ use crate::{
     endpoint::{Endpoint, InFlight},
     http::{
         HttpBody, HttpError,
-        attempt::{Attempt, Event, Failed},
+        answering::Answering,
+        attempt::{Answer, Attempt, Event, Failed},
         client::Retrying,
         message::Message,
         pod::HttpPod,
     },
+    outcome::Outcome,
     service::Error,
 };
 
@@ -31,7 +33,7 @@ use alarm::late_after;
 use leave::MAX_SENT;
 use tried::Tried;
 
-pub(super) type Outcome = Result<Response<HttpBody>, Error<HttpError>>;
+pub(super) type Done = Result<Response<HttpBody>, Error<HttpError>>;
 
 /// The tries of one request, and what is left of it.
 pub(super) struct Tries {
@@ -65,6 +67,33 @@ struct Try {
     limit: Option<Instant>,
 }
 
+impl Try {
+    /// The head of the answer has come.
+    fn answered(mut self, answer: Answer) -> Response<HttpBody> {
+        let Answer {
+            mut response,
+            at,
+            is_upgrade,
+        } = answer;
+        if is_upgrade {
+            self.in_flight.record(Outcome::Ignore);
+            return response;
+        }
+        let classify = &self.attempt.pod.pool.client.settings.classify;
+        let answering = Answering::new(self.in_flight, Some(at), &response, classify);
+        response.body_mut().count(answering);
+        response
+    }
+
+    /// Another pod has answered: this one was too slow, if it had the request and has had more time for it than it
+    /// needs.
+    fn beaten(mut self, now: Instant) {
+        if self.attempt.sent_at().is_some() {
+            self.in_flight.beaten_at(now);
+        }
+    }
+}
+
 impl Tries {
     pub(super) fn new(balancer: Balancer<HttpPod>, message: Message) -> Self {
         Self {
@@ -83,7 +112,7 @@ impl Tries {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
             if let Some(wait) = &mut self.wait {
                 ready!(wait.as_mut().poll(cx)).map_err(Error::Pick)?;
@@ -132,7 +161,7 @@ impl Tries {
     }
 
     /// Offers the request to another pod. Ends it if there is none, and no try is under way.
-    fn begin(&mut self, is_hedge: bool) -> Option<Outcome> {
+    fn begin(&mut self, is_hedge: bool) -> Option<Done> {
         let mut is_last = false;
         let known = self.tried.mark();
         if self.picks == 0 && !self.message.has_host() {
@@ -168,7 +197,7 @@ impl Tries {
                     return self.wait.is_none().then(|| Err(Error::Pick(error)));
                 }
             };
-            let (mut pod, in_flight) = pick.into_parts();
+            let (mut pod, mut in_flight) = pick.into_parts();
             if let Err(error) = pod.admit(self.message.is_repeatable(), is_last) {
                 self.tried.unsent(error);
                 self.tried.exclude(in_flight.endpoint(), true);
@@ -181,6 +210,10 @@ impl Tries {
                 pod.pool.client.begin();
             }
             self.picks += 1;
+            pod.picked_at(in_flight.sent());
+            if self.message.is_ignored() {
+                in_flight.record(Outcome::Ignore);
+            }
             self.under_way[place] = Some(Try {
                 attempt: Attempt::new(pod),
                 in_flight,
@@ -191,7 +224,7 @@ impl Tries {
         }
     }
 
-    fn on_event(&mut self, place: usize, event: Result<Event, Failed>) -> Option<Outcome> {
+    fn on_event(&mut self, place: usize, event: Result<Event, Failed>) -> Option<Done> {
         match event {
             Ok(Event::Ready) => self.send(place),
             Ok(Event::Back(request)) => {
@@ -200,27 +233,26 @@ impl Tries {
                 if let Some(one) = &mut self.under_way[place] {
                     // Its time begins with its next way out.
                     one.limit = None;
+                    one.in_flight.watch(false);
                 }
                 self.await_connection_anew();
                 None
             }
-            Ok(Event::Answer(mut response)) => {
+            Ok(Event::Answer(answer)) => {
                 let one = self.under_way[place].take()?;
-                response.body_mut().count(one.in_flight);
-                // The losers end here, and count no more.
-                self.under_way = Default::default();
-                Some(Ok(response))
+                self.end_losers(answer.at);
+                Some(Ok(one.answered(answer)))
             }
             Err(failed) => {
                 let one = self.under_way[place].take()?;
                 self.sent -= usize::from(failed.is_back);
-                self.failed(&one, failed)
+                self.failed(one, failed)
             }
         }
     }
 
     /// A connection is at hand. Unless the request has left meanwhile over another, it goes out.
-    fn send(&mut self, place: usize) -> Option<Outcome> {
+    fn send(&mut self, place: usize) -> Option<Done> {
         let is_out = self.is_out();
         let one = self.under_way[place].as_mut()?;
         if is_out && !one.is_hedge {
@@ -234,13 +266,18 @@ impl Tries {
         };
         if let Err(failed) = one.attempt.send(request) {
             let one = self.under_way[place].take()?;
-            return self.failed(&one, failed);
+            return self.failed(one, failed);
         }
         self.sent += 1;
         if let Some(at) = one.attempt.sent_at() {
             let client = &one.attempt.pod.pool.client;
             let limit = client.settings.try_timeout;
             one.limit = limit.and_then(|limit| at.checked_add(limit));
+            if one.in_flight.is_timed() {
+                one.in_flight.sent_at(at);
+            }
+            // From now on a caller who gives up may mean the pod.
+            one.in_flight.watch(true);
             let late = late_after(client);
             self.await_answer(at, late);
         }
@@ -248,7 +285,8 @@ impl Tries {
     }
 
     /// A try has come to nothing. Others may be under way; if not, another begins, now or after a pause.
-    fn failed(&mut self, one: &Try, failed: Failed) -> Option<Outcome> {
+    fn failed(&mut self, mut one: Try, failed: Failed) -> Option<Done> {
+        one.in_flight.record(failed.error.outcome());
         let endpoint = one.in_flight.endpoint();
         self.tried.exclude(endpoint, failed.is_pod_alive);
         if let Some(request) = failed.request {
@@ -275,6 +313,13 @@ impl Tries {
         None
     }
 
+    /// Another pod was quicker. The other tries end here, and count no more.
+    fn end_losers(&mut self, now: Instant) {
+        for one in self.under_way.iter_mut().filter_map(Option::take) {
+            one.beaten(now);
+        }
+    }
+
     fn with_those_under_way(&self) -> Vec<Arc<Endpoint>> {
         let under_way = self.under_way.iter().flatten();
         let under_way = under_way.map(|one| Arc::clone(one.in_flight.endpoint()));
@@ -282,12 +327,12 @@ impl Tries {
     }
 
     /// No pod is left to try: the request ends, unless a try is under way.
-    fn end(&mut self) -> Option<Outcome> {
+    fn end(&mut self) -> Option<Done> {
         self.is_idle().then(|| Err(self.tried.end(&self.balancer)))
     }
 
     /// It is not fit to be sent to any pod.
-    fn end_unsent(&mut self, error: HttpError) -> Outcome {
+    fn end_unsent(&mut self, error: HttpError) -> Done {
         Err(self.tried.end_unsent(&self.balancer, error))
     }
 }

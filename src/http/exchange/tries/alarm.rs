@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Outcome, Tries, leave::Leave};
+use super::{Done, Tries, leave::Leave};
 use crate::{
     backoff::{exponential, spread},
     draw::thread_unit,
@@ -35,7 +35,7 @@ impl Tries {
     }
 
     /// The time has come to look again.
-    pub(in crate::http::exchange) fn on_alarm(&mut self, now: Instant) -> Option<Outcome> {
+    pub(in crate::http::exchange) fn on_alarm(&mut self, now: Instant) -> Option<Done> {
         for place in 0..self.under_way.len() {
             let one = self.under_way[place].as_ref();
             if one
@@ -45,7 +45,7 @@ impl Tries {
                 let one = self.under_way[place].take()?;
                 one.attempt.pod.pool.silent();
                 let failed = Failed::sent(HttpError::TryTimeout);
-                if let Some(outcome) = self.failed(&one, failed) {
+                if let Some(outcome) = self.failed(one, failed) {
                     return Some(outcome);
                 }
             }
