@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 use tokio::time::Instant;
 
 use super::{Endpoint, load::Timing};
-#[cfg(feature = "http")]
+#[cfg(any(test, feature = "http"))]
 use crate::outcome::Failure;
 use crate::outcome::{Cause, Outcome};
 
@@ -71,6 +71,7 @@ impl InFlight {
     }
 
     /// When it was sent, if it is timed.
+    #[cfg(feature = "http")]
     #[inline]
     pub(crate) fn sent(&self) -> Option<Instant> {
         self.sent
@@ -118,7 +119,7 @@ impl InFlight {
 
     /// Another endpoint was quicker with the same request. That is no failure, however long it took: as
     /// [`cancel_at`](Self::cancel_at) otherwise.
-    #[cfg(feature = "http")]
+    #[cfg(any(test, feature = "http"))]
     pub(crate) fn beaten_at(&mut self, now: Instant) {
         if let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) {
             let timing = self.timing(sent, now);
@@ -128,13 +129,13 @@ impl InFlight {
     }
 
     /// Its answer began at `now`, if it is timed: latency ends there, and how it went will be told later.
-    #[cfg(feature = "http")]
+    #[cfg(any(test, feature = "http"))]
     pub(crate) fn answered_at(&mut self, now: Option<Instant>) {
         self.answered = now;
     }
 
     /// It failed, perhaps after it was recorded as served: then it is a failure beside that success.
-    #[cfg(feature = "http")]
+    #[cfg(any(test, feature = "http"))]
     #[cold]
     pub(crate) fn fail_late(&mut self, failure: Failure) {
         if self.told != Told::All {
@@ -199,7 +200,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{outcome::Failure, set::EndpointSet};
+    use crate::set::EndpointSet;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -254,5 +255,76 @@ mod tests {
         request.record(Outcome::Ignore);
         drop(request);
         assert_eq!((endpoint.failed(), endpoint.succeeded()), (1, 0));
+    }
+
+    #[test]
+    fn one_that_was_beaten_was_slow_if_it_took_longer_than_expected_and_has_not_failed() {
+        let (endpoint, now) = (endpoint(), Instant::now());
+        let mut request = endpoint.begin();
+        request.sent_at(now);
+        request.record_at(now + 20 * MS, Outcome::Success);
+        let beaten_after = |elapsed: Duration, end: Instant| {
+            let mut request = endpoint.begin();
+            request.sent_at(end.checked_sub(elapsed).unwrap());
+            request.watch(true);
+            request.beaten_at(end);
+            drop(request);
+            endpoint.latency(end).unwrap()
+        };
+        let soon = now + 30 * MS;
+        assert!(beaten_after(10 * MS, soon) < 21 * MS);
+        assert!(beaten_after(1_500 * MS, now + 1_000 * MS) > 500 * MS);
+        assert_eq!((endpoint.succeeded(), endpoint.failed()), (1, 0));
+    }
+
+    #[test]
+    fn a_late_failure_counts_beside_a_success_and_once() {
+        let endpoint = endpoint();
+        let reset = Failure::of(Cause::Reset);
+        for (outcome, expected) in [
+            (Some(Outcome::Success), (1, 1)),
+            (Some(reset.into()), (1, 2)),
+            (Some(Outcome::Ignore), (1, 2)),
+            (None, (1, 3)),
+        ] {
+            let mut request = endpoint.begin();
+            if let Some(outcome) = outcome {
+                request.record(outcome);
+            }
+            request.fail_late(reset);
+            request.fail_late(reset);
+            assert_eq!((endpoint.succeeded(), endpoint.failed()), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_began_long_ago_has_the_latency_of_its_head_and_ages_nothing() {
+        let endpoint = endpoint();
+        let begin = || {
+            let mut request = endpoint.begin();
+            request.sent_at(Instant::now());
+            request
+        };
+        let mut stream = begin();
+        tokio::time::advance(10 * MS).await;
+        stream.answered_at(Some(Instant::now()));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // Meanwhile another tells that the endpoint has become slow.
+        let mut request = begin();
+        tokio::time::advance(400 * MS).await;
+        request.record(Outcome::Success);
+        let latency = || endpoint.latency(Instant::now()).unwrap();
+        let before = latency();
+        stream.record(Outcome::Success);
+        assert_eq!(endpoint.succeeded(), 2);
+        assert!(latency() > before * 9 / 10, "{:?} < {before:?}", latency());
+        // A failure is one of this moment, and its latency is still the head's.
+        let mut stream = begin();
+        stream.answered_at(Some(Instant::now() + 10 * MS));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        stream.record(Cause::Grpc(14).into());
+        let penalty = latency();
+        assert!(penalty > Duration::from_millis(900), "{penalty:?}");
+        assert!(penalty < Duration::from_secs(60), "{penalty:?}");
     }
 }

@@ -286,7 +286,7 @@ mod tests {
             "application/grpc+proto",
             "application/grpc;x=y",
         ] {
-            let of = |code| grpc(&[("content-type", kind), ("grpc-status", code)]);
+            let of = |code: &str| grpc(&[("content-type", kind), ("grpc-status", code)]);
             for code in [0, 1, 3, 4, 5, 6, 7, 9, 10, 11, 12, 16, 17] {
                 assert_eq!(
                     of(&code.to_string()),
