@@ -147,7 +147,9 @@ pub use driver::Driver;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]
-pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
+pub use http::{
+    Http, HttpAnswer, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent,
+};
 pub use outcome::{Cause, Failure, Outcome};
 pub use policy::{
     Adaptive, First, FreshReplica, LeastRequest, PeakEwma, Policy, PolicyFn, PreferReplica,
@@ -170,7 +172,7 @@ pub use registry::{EmptyMode, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
-pub use service::{BalanceLayer, Error, ResponseFuture};
+pub use service::{BalanceLayer, Classified, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
 pub use subset::Subset;
 #[cfg(feature = "tls")]

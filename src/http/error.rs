@@ -2,6 +2,9 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
+use super::classify;
+use crate::outcome::{Cause, Outcome};
+
 /// Why an HTTP request to a pod failed. The balancer's [`Error`](crate::Error) around it names the
 /// service and the pod.
 ///
@@ -64,6 +67,15 @@ impl From<ConnectError> for HttpError {
 }
 
 impl ConnectError {
+    /// In a word.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Io(error) => classify::cause_of_connect(error.kind()),
+            Self::NotHttp2(_) | Self::Tls(_) => Cause::Unreachable,
+            Self::Timeout => Cause::TimedOut,
+        }
+    }
+
     pub(super) fn io(error: io::Error) -> Self {
         Self::Io(Arc::new(error))
     }
@@ -94,6 +106,16 @@ impl HttpError {
     /// Whether the pod cannot have processed the request.
     pub fn is_unsent(&self) -> bool {
         !matches!(self, Self::Body(_) | Self::Request(_) | Self::TryTimeout)
+    }
+
+    /// What it says of the pod that failed with it.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Body(error) | Self::Request(error) => classify::lost(error),
+            Self::TryTimeout => Cause::TimedOut.into(),
+            // It was not sent.
+            _ => Outcome::Ignore,
+        }
     }
 
     fn cause(&self) -> Option<&(dyn Error + 'static)> {

@@ -42,6 +42,8 @@ use crate::{endpoint::Endpoint, meter::Picked};
 pub struct HttpPod {
     pub(super) pool: Arc<Pool>,
     checkout: Checkout,
+    /// When it was picked for the request that is about to be checked out for, if the clock was read then.
+    picked_at: Option<Instant>,
     /// This clone finds out whether the pod answers again.
     is_trial: bool,
     /// How it was picked, until that is counted: with the first look for a connection.
@@ -63,6 +65,7 @@ impl HttpPod {
         Self {
             pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
+            picked_at: None,
             is_trial: false,
             picked: None,
         }
@@ -78,7 +81,8 @@ impl HttpPod {
         self.pool.addr()
     }
 
-    /// This pod alone as a tower service.
+    /// This pod alone as a tower service. What becomes of its requests is yours to say:
+    /// [`Pick::record`](crate::Pick::record).
     pub fn into_service(self) -> HttpService {
         HttpService::new(self)
     }
@@ -108,6 +112,11 @@ impl HttpPod {
         }
     }
 
+    /// The pod was picked at this very moment.
+    pub(super) fn picked_at(&mut self, now: Option<Instant>) {
+        self.picked_at = now;
+    }
+
     /// Waits for a connection that can take a request: a free one, or else the first that becomes free
     /// or is made.
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
@@ -118,7 +127,8 @@ impl HttpPod {
                 }
                 Checkout::Ready(..) => Checkout::Idle,
                 Checkout::Idle => {
-                    let now = Instant::now();
+                    // One reading of the clock for both, where they follow each other.
+                    let now = self.picked_at.take().unwrap_or_else(Instant::now);
                     let checkout = self.pool.checkout(now);
                     if let Some(picked) = self.picked.take() {
                         let is_free = matches!(checkout, pool::Checkout::Free(..));
@@ -188,6 +198,7 @@ impl Clone for HttpPod {
         Self {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
+            picked_at: None,
             is_trial: false,
             picked: None,
         }
