@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     endpoint::Endpoint,
+    outcome::Cause,
     policy::Policy,
     registry::{Snapshot, Status},
     set::{Candidates, EndpointSet, indices_of},
@@ -59,6 +60,8 @@ pub(crate) use shared::{Reported, Settings, Shared, Signals, Wait};
 pub struct Balancer<S = ()> {
     shared: Arc<Shared<S>>,
     policy: Arc<dyn Policy>,
+    /// What the policy says to that, at hand.
+    is_timed: bool,
 }
 
 /// Whether the probe has been heard of each endpoint. A status without endpoints is older than the set
@@ -102,14 +105,15 @@ impl<S: Clone> Balancer<S> {
         if n == 0 {
             return Ok(Vec::new());
         }
+        let now = self.now();
         self.in_newest(|snapshot| {
             let (mut picks, mut excluded) = (Vec::new(), Vec::new());
             while picks.len() < n {
                 let candidates = snapshot.set().available().excluding(&excluded);
-                let Some(index) = self.choose_from(candidates) else {
+                let Some(index) = self.choose_from(candidates.with_now(now)) else {
                     break;
                 };
-                picks.extend(self.take(snapshot, index));
+                picks.extend(self.take(snapshot, index, now));
                 let place = excluded.partition_point(|&other| other < index);
                 excluded.insert(place, index);
             }
@@ -126,11 +130,11 @@ impl<S: Clone> Balancer<S> {
     ///
     /// [`PickError::NoSuchPod`] if the set has none, else as [`pick`](Self::pick).
     pub fn pod<'p>(&self, pod: impl Into<Pod<'p>>) -> Result<Pick<S>, PickError> {
-        let pod = pod.into();
+        let (pod, now) = (pod.into(), self.now());
         let picked = self.in_newest(|snapshot| {
             let candidates = snapshot.set().reachable();
             let place = candidates.iter().position(|endpoint| pod.is(endpoint))?;
-            self.take(snapshot, candidates.choose(place)?.index())
+            self.take(snapshot, candidates.choose(place)?.index(), now)
         });
         picked.map_err(|error| match error {
             PickError::NoCandidate(status) => PickError::NoSuchPod {
@@ -148,17 +152,22 @@ impl<S: Clone> Balancer<S> {
         key: Option<u64>,
         tried: &[Arc<Endpoint>],
     ) -> Result<Pick<S>, PickError> {
-        self.in_newest(|snapshot| self.take(snapshot, self.choose(snapshot.set(), key, tried)?))
+        let now = self.now();
+        self.in_newest(|snapshot| {
+            let index = self.choose(snapshot.set(), key, tried, now)?;
+            self.take(snapshot, index, now)
+        })
     }
 
     /// As [`pick_with`](Self::pick_with), but not from those set aside while others are available: for a
     /// request that an endpoint has already.
     #[cfg(feature = "http")]
     pub(crate) fn pick_another(&self, tried: &[Arc<Endpoint>]) -> Result<Pick<S>, PickError> {
+        let now = self.now();
         self.in_newest(|snapshot| {
             let excluded = indices_of(snapshot.set(), tried);
             let rest = snapshot.set().available().excluding(&excluded);
-            self.take(snapshot, self.choose_from(rest)?)
+            self.take(snapshot, self.choose_from(rest.with_now(now))?, now)
         })
     }
 
@@ -180,11 +189,14 @@ impl<S: Clone> Balancer<S> {
     }
 
     /// The endpoint and its service, from one snapshot by one index.
-    fn take(&self, snapshot: &Snapshot<S>, index: usize) -> Option<Pick<S>> {
-        Some(Pick {
-            service: snapshot.service(index)?.clone(),
-            in_flight: snapshot.set().at(index)?.begin(),
-        })
+    #[inline]
+    fn take(&self, snapshot: &Snapshot<S>, index: usize, now: Option<Instant>) -> Option<Pick<S>> {
+        let service = snapshot.service(index)?.clone();
+        let mut in_flight = snapshot.set().at(index)?.begin();
+        if let Some(now) = now {
+            in_flight.sent_at(now);
+        }
+        Some(Pick { service, in_flight })
     }
 }
 
@@ -195,26 +207,36 @@ impl<S> Balancer<S> {
         set: &EndpointSet,
         key: Option<u64>,
         tried: &[Arc<Endpoint>],
+        now: Option<Instant>,
     ) -> Option<usize> {
-        let available = set.available().with_key(key);
+        let available = set.available().with_key(key).with_now(now);
         if tried.is_empty() {
             return self.choose_from(available);
         }
         let excluded = indices_of(set, tried);
         let rest = available.excluding(&excluded);
-        self.choose_from(rest.or(set.reachable().with_key(key).excluding(&excluded)))
+        let reachable = set.reachable().with_key(key).with_now(now);
+        self.choose_from(rest.or(reachable.excluding(&excluded)))
     }
 
-    /// A policy is not asked about nothing: one of a user's own might divide by it.
     fn choose_from(&self, candidates: Candidates<'_>) -> Option<usize> {
-        if candidates.is_empty() {
-            return None;
-        }
-        Some(self.policy.pick(candidates)?.index())
+        Some(candidates.pick(&*self.policy)?.index())
     }
 
+    /// When a request through this handle's policy begins, if that is of interest.
+    #[inline]
+    pub(super) fn now(&self) -> Option<Instant> {
+        self.is_timed.then(Instant::now)
+    }
+
+    /// A handle whose policy is prepared for the set that is there, and for those that come.
     pub(crate) fn new(shared: Arc<Shared<S>>, policy: Arc<dyn Policy>) -> Self {
-        Self { shared, policy }
+        shared.prepare(&policy);
+        Self {
+            shared,
+            is_timed: policy.is_timed(),
+            policy,
+        }
     }
 
     /// The same service through another policy: one set, one resolver loop, another eye.
@@ -229,10 +251,7 @@ impl<S> Balancer<S> {
     /// ```
     #[must_use]
     pub fn with_policy(&self, policy: impl Policy) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            policy: Arc::new(policy),
-        }
+        Self::new(Arc::clone(&self.shared), Arc::new(policy))
     }
 
     /// The endpoints now. Holding the set keeps no connection open.
@@ -286,7 +305,7 @@ impl<S> Balancer<S> {
             // The set and the reason before the wake-up: none is missed.
             let error = {
                 let snapshot = self.shared.snapshot.load();
-                if self.choose(snapshot.set(), key, &[]).is_some() {
+                if self.choose(snapshot.set(), key, &[], None).is_some() {
                     return Ok(());
                 }
                 self.shared.nothing_picked(snapshot.set())
@@ -308,7 +327,7 @@ impl<S> Balancer<S> {
                 // The driver published while the time ran out, or nothing came.
                 Ok(false) | Err(_) => {
                     let snapshot = self.shared.snapshot.load();
-                    let picked = self.choose(snapshot.set(), key, &[]);
+                    let picked = self.choose(snapshot.set(), key, &[], None);
                     return picked
                         .map(|_| ())
                         .ok_or_else(|| self.shared.nothing_picked(snapshot.set()));
@@ -327,12 +346,12 @@ impl<S> Balancer<S> {
     /// up to 10 s), and the source is asked again. The balancer's own services do this themselves;
     /// call it if you dial by yourself.
     pub fn unreachable(&self, endpoint: &Endpoint) {
-        self.shared.signals.unreachable(endpoint);
+        endpoint.unreachable(Cause::Refused);
     }
 
     /// Reports that connecting succeeded, which ends the row of failures.
     pub fn reached(&self, endpoint: &Endpoint) {
-        self.shared.signals.reached(endpoint);
+        endpoint.reached();
     }
 
     pub(crate) fn max_attempts(&self) -> usize {
@@ -369,6 +388,7 @@ impl<S> Clone for Balancer<S> {
         Self {
             shared: Arc::clone(&self.shared),
             policy: Arc::clone(&self.policy),
+            is_timed: self.is_timed,
         }
     }
 }

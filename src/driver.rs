@@ -114,6 +114,7 @@ struct Loop<N: NewService> {
 impl<N: NewService> Loop<N> {
     async fn run(mut self, source: Arc<dyn Source>) {
         let mut question: Option<BoxFuture<'_, Result<Resolution, ResolveError>>> = None;
+        let baseline = Arc::clone(self.registry.baseline());
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
@@ -148,6 +149,11 @@ impl<N: NewService> Loop<N> {
                 }
                 () = alarm => self.registry.on_tick(Instant::now()),
                 () = self.signals.notify.notified() => self.on_signal(),
+                () = baseline.alarmed() => {
+                    if self.registry.take_alarm() {
+                        self.registry.on_alarm(Instant::now());
+                    }
+                }
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
@@ -164,9 +170,6 @@ impl<N: NewService> Loop<N> {
         let now = Instant::now();
         if self.signals.refresh.swap(false, Relaxed) {
             self.registry.on_refresh(now);
-        }
-        if self.signals.alarm.swap(false, Relaxed) {
-            self.registry.on_alarm(now);
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);

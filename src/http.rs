@@ -16,7 +16,6 @@ use crate::{balancer::Balancer, builder::Builder};
 
 mod attempt;
 mod body;
-mod budget;
 mod client;
 mod config;
 mod connection;

@@ -88,10 +88,12 @@
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
 mod age;
 mod backoff;
+mod budget;
 mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -123,6 +125,7 @@ pub use balancer::{
     Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
     PrimaryChanges, PrimaryView, Writer, Written,
 };
+pub use budget::Budget;
 pub use builder::Builder;
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;
@@ -133,9 +136,10 @@ pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]
 pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
+pub use outcome::{Cause, Failure, Outcome};
 pub use policy::{
-    First, FreshReplica, LeastRequest, Policy, PolicyFn, PreferReplica, Primary, Random, Replica,
-    RoundRobin, policy_fn,
+    Adaptive, First, FreshReplica, LeastRequest, PeakEwma, Policy, PolicyFn, PreferReplica,
+    Primary, Random, Replica, RoundRobin, policy_fn,
 };
 #[cfg(feature = "redis")]
 pub use pools::RedisPrimary;

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::{
     eject::Update,
-    endpoint::Endpoint,
+    endpoint::{Baseline, Endpoint},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position, Reign},
 };
@@ -71,6 +71,8 @@ pub struct Registry<N: NewService> {
     status: Status,
     rng: SmallRng,
     asked_at: Instant,
+    /// Shared with the endpoints.
+    baseline: Arc<Baseline>,
     /// Order-free sum of the last whole answer, while it says all there is to say about the set.
     settled: Option<Fingerprint>,
     /// The earliest end of a wait, a linger, an ejection, a claim, among all slots.
@@ -105,6 +107,7 @@ impl<N: NewService> Registry<N> {
             rng: SmallRng::seed_from_u64(!config.jitter_seed),
             config,
             asked_at: now,
+            baseline: Arc::new(Baseline::new(now)),
             settled: None,
             slot_deadline: None,
             draining: Vec::new(),
@@ -156,6 +159,17 @@ impl<N: NewService> Registry<N> {
     /// Somebody doubts the set: ask soon. Coalesced, at least 1 s after the last answer.
     pub fn on_refresh(&mut self, now: Instant) {
         self.cadence.refresh(now, &self.config);
+    }
+
+    /// Whether an endpoint's counters tell something since the last call, for which
+    /// [`on_alarm`](Self::on_alarm) is to be called.
+    pub fn take_alarm(&self) -> bool {
+        self.baseline.take_alarm()
+    }
+
+    /// What the endpoints have in common; it also completes when there is an alarm.
+    pub(crate) fn baseline(&self) -> &Arc<Baseline> {
+        &self.baseline
     }
 
     /// Connects failed or succeeded again, as the endpoints' counters tell.

@@ -8,12 +8,20 @@
 //! Role and ejection are positions in this order, not flags on the endpoint: a reader cannot see
 //! one early, and every group is a slice.
 
-use std::{fmt, iter, ops::Range, sync::Arc};
+use std::{
+    fmt, iter,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use tokio::time::Instant;
 
 use crate::{
-    endpoint::{Address, Endpoint},
+    draw::{Draw, below},
+    endpoint::{Address, Baseline, Endpoint},
     probe::Term,
 };
 
@@ -68,6 +76,9 @@ pub struct EndpointSet {
     /// Where each position ends, in the order of [`Position`].
     ends: [usize; Position::COUNT],
     generation: u64,
+    id: u64,
+    /// Whether an endpoint is on trial, or has just started.
+    is_careful: bool,
     reign: Reign,
 }
 
@@ -89,6 +100,7 @@ impl EndpointSet {
         sizes: [usize; Position::COUNT],
         generation: u64,
     ) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let mut end = 0;
         let ends = sizes.map(|size| {
             end += size;
@@ -99,8 +111,17 @@ impl EndpointSet {
             endpoints: endpoints.into(),
             ends,
             generation,
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            is_careful: false,
             reign: Reign::default(),
         }
+    }
+
+    /// The same, with endpoints to be careful with: on trial, or started a moment ago.
+    #[expect(dead_code, reason = "ejection comes with the next commits")]
+    pub(crate) fn with_care(mut self, is_careful: bool) -> Self {
+        self.is_careful = is_careful;
+        self
     }
 
     /// The same, under this reign.
@@ -131,7 +152,8 @@ impl EndpointSet {
     /// ```
     pub fn of(addresses: impl IntoIterator<Item = impl Into<Address>>) -> Self {
         let now = Instant::now();
-        let endpoint = |address: Address| Arc::new(Endpoint::new(address, now));
+        let baseline = Arc::new(Baseline::new(now));
+        let endpoint = |address| Arc::new(Endpoint::among(address, now, Arc::clone(&baseline)));
         let endpoints: Vec<_> = addresses
             .into_iter()
             .map(|address| endpoint(address.into()))
@@ -155,6 +177,13 @@ impl EndpointSet {
     /// Grows with every published set of a balancer.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// A number that no other set of this process has: what a policy's table for this set is known by
+    /// ([`Policy::prepare`](crate::Policy::prepare)).
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// All endpoints, in order: primary, replicas, unknown, ejected, rejected.
@@ -204,6 +233,7 @@ impl EndpointSet {
             end,
             excluded: &[],
             key: None,
+            now: None,
         }
     }
 
@@ -248,6 +278,7 @@ pub struct Candidates<'a> {
     /// Indices of the set that are left out: ascending, distinct, all in `start..end`.
     excluded: &'a [usize],
     key: Option<u64>,
+    now: Option<Instant>,
 }
 
 /// A policy's answer: one endpoint of the candidates it was given.
@@ -337,6 +368,40 @@ impl<'a> Candidates<'a> {
         (0..self.len()).map(move |i| &*self.set.endpoints[self.index(i)])
     }
 
+    /// Looks at each candidate once, from number `start` on and around.
+    #[inline]
+    pub(crate) fn each_from(self, start: usize, look: &mut impl FnMut(usize, &'a Endpoint)) {
+        if !self.excluded.is_empty() {
+            for i in (start..self.len()).chain(0..start) {
+                look(i, &self.set.endpoints[self.index(i)]);
+            }
+            return;
+        }
+        let endpoints = &self.set.endpoints[self.start..self.end];
+        let (before, from) = endpoints.split_at(start.min(endpoints.len()));
+        for (i, endpoint) in iter::zip(start.., from).chain(iter::zip(0.., before)) {
+            look(i, endpoint);
+        }
+    }
+
+    /// Two different candidates, each pair as likely as any other; one if there is no other.
+    #[inline]
+    pub(crate) fn choose_two(self, draw: &Draw) -> Option<(Choice<'a>, Option<Choice<'a>>)> {
+        let n = self.len();
+        let bits = draw.bits();
+        let first = below((bits >> 32) as u32, n);
+        let one = self.choose(first)?;
+        let Some(others) = n.checked_sub(1).filter(|&others| others > 0) else {
+            return Some((one, None));
+        };
+        // Draw from the others, and step over the first: both orders of a pair are equally likely.
+        let second = below(bits as u32, others);
+        Some((
+            one,
+            self.choose(if second >= first { second + 1 } else { second }),
+        ))
+    }
+
     /// Only the accepted primary: one or none.
     #[must_use]
     #[inline]
@@ -361,6 +426,66 @@ impl<'a> Candidates<'a> {
     /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for).
     pub fn key(&self) -> Option<u64> {
         self.key
+    }
+
+    /// The set that these are of.
+    #[inline]
+    pub fn set(&self) -> &'a EndpointSet {
+        self.set
+    }
+
+    /// The moment of the pick. The balancer reads the clock before it asks a policy
+    /// [about time](crate::Policy::is_timed); for others it is read here.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.now.unwrap_or_else(Instant::now)
+    }
+
+    /// The same candidates at this moment: for tests and simulations, where time is what they say it is.
+    #[must_use]
+    #[inline]
+    pub fn at(mut self, now: Instant) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    #[inline]
+    pub(crate) fn with_now(mut self, now: Option<Instant>) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Whether some endpoint of the set should not get its full share yet.
+    #[inline]
+    pub(crate) fn is_careful(&self) -> bool {
+        self.set.is_careful
+    }
+
+    /// What `policy` picks of these without the one at `index` of the set. Allocates only where others are left
+    /// out already.
+    pub(crate) fn without(
+        self,
+        index: usize,
+        policy: impl Fn(Candidates<'_>) -> Option<usize>,
+    ) -> Option<Choice<'a>> {
+        let (one, mut many) = ([index], Vec::new());
+        let excluded = if self.excluded.is_empty() {
+            &one[..]
+        } else {
+            many.extend_from_slice(self.excluded);
+            let place = many.partition_point(|&other| other < index);
+            many.insert(place, index);
+            &many
+        };
+        let rest = Candidates { excluded, ..self };
+        if rest.is_empty() {
+            return None;
+        }
+        let index = policy(rest)?;
+        Some(Choice {
+            set: self.set,
+            index,
+        })
     }
 
     #[inline]

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use crate::endpoint::{Endpoint, InFlight};
+use crate::{
+    endpoint::{Endpoint, InFlight},
+    outcome::Outcome,
+};
 
 /// An endpoint that was picked, and its service. The request counts as in flight until it is dropped.
 #[must_use = "the request counts as ended when the pick is dropped"]
@@ -30,6 +33,28 @@ impl<S> Pick<S> {
     /// Its service, to call.
     pub fn service_mut(&mut self) -> &mut S {
         &mut self.service
+    }
+
+    /// How the request went: policies and ejection learn from it. See [`InFlight::record`].
+    ///
+    /// ```
+    /// # use headless_lb::{Balancer, Cause, Fixed, Outcome};
+    /// # use std::net::SocketAddr;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let balancer = Balancer::builder(Fixed::new([SocketAddr::from(([127, 0, 0, 1], 80))])).spawn();
+    /// # balancer.resolved().await?;
+    /// # let call = async |_| Ok::<_, std::io::Error>(());
+    /// let mut pick = balancer.pick()?;
+    /// match call(pick.addr()).await {
+    ///     Ok(()) => pick.record(Outcome::Success),
+    ///     Err(_) => pick.record(Cause::Reset.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record(&mut self, outcome: Outcome) {
+        self.in_flight.record(outcome);
     }
 
     /// The service, and the guard that counts the request while it lives.

@@ -146,8 +146,9 @@ impl<S: Clone> Balancer<S> {
         is_late: bool,
     ) -> Option<Pick<S>> {
         let set = snapshot.set();
-        let (reign, candidates) = (set.reign(), set.available());
-        let primary = || self.take(snapshot, candidates.primaries().choose(0)?.index());
+        let now = self.now();
+        let (reign, candidates) = (set.reign(), set.available().with_now(now));
+        let primary = || self.take(snapshot, candidates.primaries().choose(0)?.index(), now);
         if is_late && written.is_known_after(reign) {
             return None;
         }
@@ -163,6 +164,6 @@ impl<S: Clone> Balancer<S> {
             picked.map(|choice| choice.index())
         };
         let choice = replicas.fitting(|endpoint| endpoint.has(written.position), policy)?;
-        self.take(snapshot, choice.index())
+        self.take(snapshot, choice.index(), now)
     }
 }

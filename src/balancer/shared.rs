@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,8 +21,8 @@ use super::{
     primary::{Epochs, Waiters},
 };
 use crate::{
-    endpoint::Endpoint,
     hint::Hint,
+    policy::Policy,
     registry::{Snapshot, Status},
     set::EndpointSet,
 };
@@ -39,6 +39,8 @@ pub(crate) struct Shared<S> {
     pub(super) waiters: Waiters,
     /// Wakes those who wait for a replica to come as far as they need.
     pub(super) observed: Notify,
+    /// Policies that want to see each set before it is published.
+    preparing: ArcSwap<Vec<Weak<dyn Policy>>>,
     pub(super) signals: Arc<Signals>,
     pub(super) settings: Settings,
 }
@@ -52,8 +54,6 @@ pub(crate) struct Signals {
     pub(crate) notify: Notify,
     /// Somebody doubts the set.
     pub(crate) refresh: AtomicBool,
-    /// A connect failed, or succeeded again.
-    pub(crate) alarm: AtomicBool,
     /// An operator restored the data.
     pub(crate) forget_term: AtomicBool,
     /// What errors of the application's drivers hint at. A few are enough: each makes probes look.
@@ -94,6 +94,7 @@ impl<S> Shared<S> {
             epochs: Epochs::default(),
             waiters: Waiters::default(),
             observed: Notify::new(),
+            preparing: ArcSwap::default(),
             signals,
             settings,
         }
@@ -105,6 +106,9 @@ impl<S> Shared<S> {
     pub(crate) fn publish(&self, snapshot: Option<Snapshot<S>>, status: &Status) {
         let set = snapshot.map(|snapshot| {
             let set = Arc::clone(snapshot.set());
+            for policy in self.preparing.load().iter().filter_map(Weak::upgrade) {
+                policy.prepare(&set);
+            }
             self.snapshot.store(Arc::new(snapshot));
             set
         });
@@ -123,6 +127,25 @@ impl<S> Shared<S> {
             }
             None if told => self.wake(),
             None => {}
+        }
+    }
+
+    /// A policy of a new handle: prepared for the set that is there, and for those that come if it asks for that.
+    pub(super) fn prepare(&self, policy: &Arc<dyn Policy>) {
+        let set = Arc::clone(self.snapshot.load().set());
+        if !policy.prepare(&set) {
+            return;
+        }
+        self.preparing.rcu(|policies| {
+            let live = policies.iter().filter(|one| one.strong_count() > 0);
+            let mut policies: Vec<_> = live.cloned().collect();
+            policies.push(Arc::downgrade(policy));
+            policies
+        });
+        // One that was published meanwhile did not know of this policy.
+        let newest = Arc::clone(self.snapshot.load().set());
+        if newest.id() != set.id() {
+            policy.prepare(&newest);
         }
     }
 
@@ -190,7 +213,6 @@ impl Signals {
         let signals = Self {
             notify: Notify::new(),
             refresh: AtomicBool::new(false),
-            alarm: AtomicBool::new(false),
             forget_term: AtomicBool::new(false),
             hints,
         };
@@ -206,19 +228,6 @@ impl Signals {
         }
     }
 
-    /// A connect to the endpoint failed.
-    pub(crate) fn unreachable(&self, endpoint: &Endpoint) {
-        endpoint.refused();
-        self.alarm();
-    }
-
-    /// A connect to the endpoint succeeded.
-    pub(crate) fn reached(&self, endpoint: &Endpoint) {
-        if endpoint.connected() {
-            self.alarm();
-        }
-    }
-
     /// Lower terms are right from now on.
     pub(crate) fn forget_term(&self) {
         self.forget_term.store(true, Relaxed);
@@ -228,11 +237,6 @@ impl Signals {
     /// Somebody doubts the set.
     pub(crate) fn refresh(&self) {
         self.refresh.store(true, Relaxed);
-        self.notify.notify_one();
-    }
-
-    pub(crate) fn alarm(&self) {
-        self.alarm.store(true, Relaxed);
         self.notify.notify_one();
     }
 }

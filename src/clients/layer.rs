@@ -95,10 +95,8 @@ impl<C: Clone + Send + Sync + 'static> Layer<C> for ClientLayer {
     type Service = Balancer<ClientPod<C>>;
 
     fn layer(&self, client: C) -> Self::Service {
-        self.builder.spawn_signalling(|signals| {
-            let signals = Arc::clone(signals);
-            move |endpoint: &Arc<Endpoint>| ClientPod::new(client.clone(), endpoint, &signals)
-        })
+        self.builder
+            .spawn_with(move |endpoint: &Arc<Endpoint>| ClientPod::new(client.clone(), endpoint))
     }
 }
 

@@ -19,8 +19,8 @@ use super::{
     request::{aim, once_more},
 };
 use crate::{
-    balancer::Signals,
     endpoint::{Endpoint, InFlight},
+    outcome::Cause,
     service::Call,
 };
 
@@ -36,7 +36,6 @@ struct Target {
     endpoint: Arc<Endpoint>,
     /// Its address, as it goes into URIs.
     authority: Authority,
-    signals: Arc<Signals>,
 }
 
 /// Why a request failed, and the request if it can go elsewhere.
@@ -46,11 +45,10 @@ pub(super) struct Failed<B> {
 }
 
 impl<C> ClientPod<C> {
-    pub(super) fn new(client: C, endpoint: &Arc<Endpoint>, signals: &Arc<Signals>) -> Self {
+    pub(super) fn new(client: C, endpoint: &Arc<Endpoint>) -> Self {
         let target = Target {
             endpoint: Arc::clone(endpoint),
             authority: authority(endpoint.addr()),
-            signals: Arc::clone(signals),
         };
         Self {
             client,
@@ -79,19 +77,17 @@ impl<C> ClientPod<C> {
     {
         let again = once_more(&request);
         aim(&mut request, &self.target.authority);
-        let Target {
-            endpoint, signals, ..
-        } = &*self.target;
+        let Target { endpoint, .. } = &*self.target;
         match self.client.call(request).await {
             Ok(response) => {
-                signals.reached(endpoint);
+                endpoint.reached();
                 Ok(response.map(Counted::new))
             }
             Err(error) => {
                 let error = ClientError::of(error.into());
                 let mut unsent = None;
                 if let ClientError::Connect(_) = error {
-                    signals.unreachable(endpoint);
+                    endpoint.unreachable(Cause::Refused);
                     unsent = again;
                 }
                 Err(Failed { error, unsent })

@@ -11,13 +11,12 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    budget::Budget,
     config::Http,
     latency::{LATE, Latencies},
     message::Form,
     pod::HttpPod,
 };
-use crate::{balancer::Signals, endpoint::Endpoint, registry::NewService};
+use crate::{balancer::Signals, budget::Budget, endpoint::Endpoint, registry::NewService};
 
 /// Retries that are always allowed to be under way (Envoy's `min_retry_concurrency`): the budget of a
 /// client with few requests is empty most of the time.
@@ -53,9 +52,9 @@ impl Client {
             answered_from: AtomicU64::new(0),
             answered_in: AtomicU64::new(0),
             // 5 % of the requests, and one: a new client's first request may meet a pod that hangs.
-            hedges: Budget::new(50, 1, 100),
+            hedges: Budget::new(0.05, 1, 100),
             // 20 %, and a purse for the requests that one dead pod of a busy service leaves behind.
-            retries: Budget::new(200, i64::from(RETRIES_AT_ONCE), 500),
+            retries: Budget::new(0.2, RETRIES_AT_ONCE, 500),
             retrying: AtomicU32::new(0),
         }
     }

@@ -16,7 +16,7 @@ use super::{
     health::{Health, Late},
     socket::Close,
 };
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, outcome::Cause};
 
 mod state;
 
@@ -183,7 +183,7 @@ impl Pool {
                     // Unlike a refusal it costs each request a wait: one at a time finds out.
                     self.health.suspect(&self.client);
                 }
-                self.client.signals.unreachable(&self.endpoint);
+                self.endpoint.unreachable(Cause::Refused);
                 state.heard = Some(Instant::now());
             }
             state.give_up_dial()
@@ -228,14 +228,14 @@ impl Pool {
     /// The pod took a connection and closed it before a request was written: as good as none.
     pub(super) fn closed_at_once(&self) {
         self.health.suspect(&self.client);
-        self.client.signals.unreachable(&self.endpoint);
+        self.endpoint.unreachable(Cause::Refused);
     }
 
     /// The pod has fallen silent, or does not answer in time. Its next request makes a connection of its
     /// own, and so finds out whether the pod is there before it is written.
     pub(super) fn silent(&self) {
         self.health.suspect(&self.client);
-        self.client.signals.unreachable(&self.endpoint);
+        self.endpoint.unreachable(Cause::Refused);
         let mut state = self.state();
         state.free.clear();
         #[cfg(feature = "http2")]
@@ -266,14 +266,14 @@ impl Pool {
     pub(super) fn answered(&self, sent: Instant) {
         let now = self.client.answered(sent);
         if self.health.answered(now) {
-            self.client.signals.reached(&self.endpoint);
+            self.endpoint.reached();
         }
     }
 
     /// The pod took a connection. What is suspected of it, that does not disprove.
     fn reached(&self) {
         if !self.health.is_suspect() {
-            self.client.signals.reached(&self.endpoint);
+            self.endpoint.reached();
         }
     }
 

@@ -56,6 +56,10 @@ impl Policy for First {
         self.current.store(endpoint.id(), Release);
         candidates.choose(place)
     }
+
+    fn is_sticky(&self) -> bool {
+        true
+    }
 }
 
 fn rank(endpoint: &Endpoint) -> impl Ord + use<> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Policy, Replica};
 use crate::{
     endpoint::Endpoint,
-    set::{Candidates, Choice},
+    set::{Candidates, Choice, EndpointSet},
 };
 
 /// A policy over the replicas that lack little enough of the primary's data; nothing if there is none.
@@ -90,6 +90,18 @@ impl<P: Policy> Policy for FreshReplica<P> {
         };
         picked.or_else(|| candidates.primaries().choose(0).filter(|_| self.or_primary))
     }
+
+    fn is_timed(&self) -> bool {
+        self.policy.is_timed()
+    }
+
+    fn is_sticky(&self) -> bool {
+        self.policy.is_sticky()
+    }
+
+    fn prepare(&self, set: &EndpointSet) -> bool {
+        self.policy.prepare(set)
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +113,7 @@ mod tests {
     use super::*;
     use crate::{
         policy::{First, RoundRobin},
-        set::{EndpointSet, Position},
+        set::Position,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -1,8 +1,9 @@
-//! The less busy of two.
+//! The less busy.
 
 use super::Policy;
 use crate::{
     draw::{Draw, below},
+    endpoint::Endpoint,
     set::{Candidates, Choice},
 };
 
@@ -10,12 +11,17 @@ use crate::{
 ///
 /// "The power of two choices" (Mitzenmacher, 2001), as in Envoy's `LEAST_REQUEST` and gRPC A48, drawn
 /// without replacement as in Finagle: drawing one endpoint twice would compare it with itself. For
-/// requests of unequal cost. It sees the load of its own client only: with hundreds of clients most
-/// endpoints look idle and it becomes [`Random`](crate::Random). Draw two, not all: a pod that fails
-/// fast looks idle, and a scan of all would send it nearly everything.
+/// requests of unequal cost, where a client sends many to each pod. It sees the load of its own client only: with
+/// hundreds of clients most endpoints look idle and it becomes [`Random`](crate::Random); use
+/// [`Adaptive`](crate::Adaptive) or a [subset](crate::Builder::subset) then.
+///
+/// Status comes before load (Finagle): an endpoint whose last request failed without an answer loses to one that
+/// answers, but for one look in 16, by which it is found out whether it is back. A pod that answers fast with errors
+/// looks idle and draws up to twice its share: leave [ejection](crate::Builder::eject) on.
 #[derive(Debug)]
 pub struct LeastRequest {
     draw: Draw,
+    is_full: bool,
 }
 
 impl LeastRequest {
@@ -23,6 +29,7 @@ impl LeastRequest {
     pub fn new() -> Self {
         Self {
             draw: Draw::from_thread(),
+            is_full: false,
         }
     }
 
@@ -30,27 +37,64 @@ impl LeastRequest {
     pub fn seeded(seed: u64) -> Self {
         Self {
             draw: Draw::seeded(seed),
+            is_full: false,
         }
+    }
+
+    /// Compares all endpoints instead of two: one's own counters are never stale, so there is no herd to fear.
+    ///
+    /// Where 5 clients keep 50 pods busy (load 0.9), p99 falls from 54 to 48 ms in the simulation. A pick costs 75 ns over 100
+    /// endpoints. A pod that answers fast with errors draws 73 % of one client's requests over 10 pods: only with
+    /// [ejection](crate::Builder::eject).
+    #[must_use]
+    pub fn full(mut self) -> Self {
+        self.is_full = true;
+        self
     }
 }
 
 impl Policy for LeastRequest {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
-        let n = candidates.len();
-        let bits = self.draw.bits();
-        let first = below((bits >> 32) as u32, n);
-        let one = candidates.choose(first)?;
-        let Some(others) = n.checked_sub(1).filter(|&others| others > 0) else {
-            return Some(one);
-        };
-        // Draw from the others, and step over the first: both orders of a pair are equally likely.
-        let second = below(bits as u32, others);
-        let two = candidates.choose(if second >= first { second + 1 } else { second })?;
-        Some(if two.endpoint().pending() < one.endpoint().pending() {
-            two
+        if self.is_full {
+            return self.idlest(candidates);
+        }
+        let (one, two) = candidates.choose_two(&self.draw)?;
+        let Some(two) = two else { return Some(one) };
+        let is_look = || self.draw.bits().is_multiple_of(LOOKS);
+        let (first, second) = (standing(one.endpoint()), standing(two.endpoint()));
+        let is_second = if first.0 != second.0 && is_look() {
+            second.1 < first.1
         } else {
-            one
-        })
+            second < first
+        };
+        Some(if is_second { two } else { one })
+    }
+}
+
+/// One look in so many goes to the endpoint that failed: often enough to find it back within a second or two.
+const LOOKS: u64 = 16;
+
+/// Whether the last request failed unanswered, and how many are in flight: the lower is the better.
+#[inline]
+fn standing(endpoint: &Endpoint) -> (bool, u32) {
+    (endpoint.is_doubtful(), endpoint.pending())
+}
+
+impl LeastRequest {
+    /// From a random start: of equals, any.
+    fn idlest<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+        let bits = self.draw.bits();
+        let start = below((bits >> 32) as u32, candidates.len());
+        let is_look = bits.is_multiple_of(LOOKS);
+        let (mut best, mut least) = (None, (true, u32::MAX));
+        candidates.each_from(start, &mut |i, endpoint| {
+            let (is_doubtful, pending) = standing(endpoint);
+            let standing = (is_doubtful && !is_look, pending);
+            if standing < least {
+                (best, least) = (Some(i), standing);
+            }
+        });
+        candidates.choose(best?)
     }
 }
 
@@ -63,7 +107,10 @@ impl Default for LeastRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{picked, set_of};
+    use crate::{
+        outcome::{Cause, Outcome},
+        policy::tests::{picked, set_of},
+    };
 
     #[test]
     fn of_two_the_idle_one_is_always_picked() {
@@ -91,6 +138,35 @@ mod tests {
             shares.iter().all(|share| (share - 1000).abs() < 150),
             "{shares:?}"
         );
+    }
+
+    #[test]
+    fn a_full_scan_finds_the_one_that_is_idle() {
+        let set = set_of(9);
+        let idle = set.iter().nth(4).unwrap();
+        let others = set.iter().filter(|other| other.id() != idle.id());
+        let _busy: Vec<_> = others.map(|other| other.begin()).collect();
+        let policy = LeastRequest::seeded(9).full();
+        assert!((0..100).all(|_| picked(&policy, set.available()) == Some(4)));
+    }
+
+    #[test]
+    fn one_that_failed_unanswered_is_looked_at_now_and_then_however_idle_it_is() {
+        for policy in [LeastRequest::seeded(1), LeastRequest::seeded(1).full()] {
+            let set = set_of(2);
+            let [ill, busy] = [0, 1].map(|i| set.iter().nth(i).unwrap());
+            let _request = busy.begin();
+            let mut share = |cause: Cause| {
+                ill.begin().record(cause.into());
+                let of_ill = |_: &i32| picked(&policy, set.available()) == Some(0);
+                (0..1600).filter(of_ill).count()
+            };
+            assert_eq!(share(Cause::Status(500)), 1600, "it answers");
+            let looks = share(Cause::Reset);
+            assert!((50..150).contains(&looks), "{looks}");
+            ill.begin().record(Outcome::Success);
+            assert!((0..100).all(|_| picked(&policy, set.available()) == Some(0)));
+        }
     }
 
     #[test]

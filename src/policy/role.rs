@@ -1,7 +1,7 @@
 //! By role: the primary, the replicas.
 
 use super::Policy;
-use crate::set::{Candidates, Choice};
+use crate::set::{Candidates, Choice, EndpointSet};
 
 /// The accepted primary; nothing if there is none.
 ///
@@ -17,6 +17,10 @@ pub struct Primary;
 impl Policy for Primary {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
         candidates.primaries().choose(0)
+    }
+
+    fn is_sticky(&self) -> bool {
+        true
     }
 }
 
@@ -47,6 +51,18 @@ impl<P: Policy> Policy for Replica<P> {
             self.0.pick(replicas)
         }
     }
+
+    fn is_timed(&self) -> bool {
+        self.0.is_timed()
+    }
+
+    fn is_sticky(&self) -> bool {
+        self.0.is_sticky()
+    }
+
+    fn prepare(&self, set: &EndpointSet) -> bool {
+        self.0.prepare(set)
+    }
 }
 
 /// A policy over the replicas; over the primary and pods of unknown role if there is no replica.
@@ -61,6 +77,18 @@ impl<P: Policy> Policy for PreferReplica<P> {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
         self.0.pick(candidates.replicas().or(candidates))
     }
+
+    fn is_timed(&self) -> bool {
+        self.0.is_timed()
+    }
+
+    fn is_sticky(&self) -> bool {
+        self.0.is_sticky()
+    }
+
+    fn prepare(&self, set: &EndpointSet) -> bool {
+        self.0.prepare(set)
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +101,7 @@ mod tests {
     use crate::{
         endpoint::Endpoint,
         policy::{RoundRobin, tests::picked},
-        set::{EndpointSet, Position},
+        set::Position,
     };
 
     fn set_of(positions: &[Position]) -> EndpointSet {

@@ -215,7 +215,11 @@ impl<N: NewService> Registry<N> {
     }
 
     fn new_slot(&mut self, now: Instant, rank: u64, address: &Address) -> Slot<N::Service> {
-        let endpoint = Arc::new(Endpoint::new(address.clone(), now));
+        let endpoint = Arc::new(Endpoint::among(
+            address.clone(),
+            now,
+            Arc::clone(&self.baseline),
+        ));
         let (service, presence) = self.enter(now, &endpoint);
         if presence == Presence::Live {
             self.came(Arc::clone(&endpoint));

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Config, NewService, Registry};
 use crate::{
     endpoint::{Address, Endpoint},
+    outcome::Cause,
     probe::{Observation, ProbeError},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position},
@@ -102,7 +103,8 @@ impl ByHand {
 
     /// A connect to the newest endpoint of the host succeeds.
     pub(super) fn reached(&mut self, host: u8) {
-        if self.endpoint(host).connected() {
+        self.endpoint(host).reached();
+        if self.registry.take_alarm() {
             self.registry.on_alarm(self.now);
         }
         self.publish();
@@ -110,7 +112,7 @@ impl ByHand {
 
     /// A connect to it fails.
     pub(super) fn refused(&mut self, host: u8) {
-        self.endpoint(host).refused();
+        self.endpoint(host).unreachable(Cause::Refused);
         self.registry.on_alarm(self.now);
         self.publish();
     }

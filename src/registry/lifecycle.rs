@@ -151,6 +151,7 @@ mod tests {
 
     use crate::{
         endpoint::Address,
+        outcome::Cause,
         registry::{
             Config,
             by_hand::{ByHand, addr},
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!((hand.hosts(), hand.told()), (vec![1, 3], vec![]));
         hand.wait(30 * SECOND);
         assert_eq!(hand.told(), [("retired", 2)]);
-        late.refused();
+        late.unreachable(Cause::Refused);
         hand.reached(2);
         assert_eq!((hand.hosts(), hand.told()), (vec![1, 3], vec![]));
     }

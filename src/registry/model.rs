@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::{Config, NewService, Registry};
 use crate::{
     endpoint::Endpoint,
+    outcome::Cause,
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -364,9 +365,9 @@ impl Run {
         match event {
             Event::Refuse(host) => newest(*host)
                 .into_iter()
-                .for_each(|endpoint| endpoint.refused()),
+                .for_each(|endpoint| endpoint.unreachable(Cause::Refused)),
             Event::Accept(host) => newest(*host).into_iter().for_each(|endpoint| {
-                endpoint.connected();
+                endpoint.reached();
             }),
             Event::Refresh => self.registry.on_refresh(now),
             _ => {}

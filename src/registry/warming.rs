@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(hand.hosts(), [1, 2]);
         hand.wait(Duration::from_millis(1));
         assert_eq!(hand.position(3), Some(Position::Unknown));
-        assert!(!hand.endpoint(3).connected(), "nobody waits any more");
+        assert!(!hand.endpoint(3).is_warming(), "nobody waits any more");
     }
 
     #[test]

@@ -5,12 +5,23 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 /// One try.
 const WHOLE: i64 = 1_000;
 
+/// A budget for retries: without one, retries of many clients bring down what was only slow.
+///
 /// Each request earns a share of a further try, up to a full purse; each further try takes a whole one.
 /// So tries exceed requests by that share at most, plus one purse in a storm (Finagle's `RetryBudget`
 /// and gRFC A6 limit them so). A full purse is only read: in calm weather requests do not contend
-/// for it.
+/// for it. The HTTP client has its own; this is for a retry layer of yours.
+///
+/// ```
+/// use headless_lb::Budget;
+///
+/// let budget = Budget::new(0.2, 1, 100); // a fifth of the requests
+/// budget.earn();
+/// assert!(budget.take());
+/// assert!(!budget.take(), "wait for five more requests");
+/// ```
 #[derive(Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     /// Thousandths of a try.
     purse: AtomicI64,
     earned: i64,
@@ -18,30 +29,31 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// `earned` in thousandths of a try for each request; `start` and `full` in tries.
-    pub(super) const fn new(earned: i64, start: i64, full: i64) -> Self {
+    /// Each request earns the `share` of a try, counted in thousandths; the purse begins with `start` tries, and
+    /// is full with `full`.
+    pub const fn new(share: f32, start: u32, full: u32) -> Self {
         Self {
-            purse: AtomicI64::new(start * WHOLE),
-            earned,
-            full: full * WHOLE,
+            purse: AtomicI64::new(start as i64 * WHOLE),
+            earned: (share * WHOLE as f32 + 0.5) as i64,
+            full: full as i64 * WHOLE,
         }
     }
 
     /// A request begins.
     #[inline]
-    pub(super) fn earn(&self) {
+    pub fn earn(&self) {
         if self.purse.load(Relaxed) < self.full {
             self.purse.fetch_add(self.earned, Relaxed);
         }
     }
 
     /// A further try was not made.
-    pub(super) fn give_back(&self) {
+    pub fn give_back(&self) {
         self.purse.fetch_add(WHOLE, Relaxed);
     }
 
     /// Takes a further try, if there is one.
-    pub(super) fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         self.purse
             .fetch_update(Relaxed, Relaxed, |purse| {
                 (purse >= WHOLE).then(|| purse - WHOLE)
@@ -56,7 +68,7 @@ mod tests {
 
     #[test]
     fn further_tries_are_a_share_of_the_requests() {
-        let budget = Budget::new(50, 0, 100);
+        let budget = Budget::new(0.05, 0, 100);
         assert!(!budget.take(), "nothing is earned yet");
         let taken = (0..1_000)
             .filter(|_| {
@@ -69,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_purse_is_full_some_time() {
-        let budget = Budget::new(200, 3, 10);
+        let budget = Budget::new(0.2, 3, 10);
         assert_eq!((0..20).filter(|_| budget.take()).count(), 3);
         (0..10_000).for_each(|_| budget.earn());
         assert_eq!((0..20).filter(|_| budget.take()).count(), 10);
