@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use headless_lb::{
-    Endpoint, EndpointSet, Policy, Resolution,
+    Budget, Cause, Endpoint, EndpointSet, InFlight, Outcome, Policy, Resolution,
     registry::{Config, Registry},
 };
 use tokio::time::Instant;
@@ -24,11 +24,12 @@ pub(crate) struct Client {
     registry: Registry<fn(&Arc<Endpoint>)>,
     pub(crate) set: Arc<EndpointSet>,
     pub(crate) chooser: Chooser,
-    /// Retries that it may make.
-    budget: f64,
+    /// Whether requests are timed, as the policy wants it.
+    is_timed: bool,
+    /// Whether the policy wants to see each new set.
+    prepares: bool,
+    pub(crate) budget: Budget,
 }
-
-const BUDGET: f64 = 100.0;
 
 /// The address of a pod: its number.
 pub(crate) fn address_of(pod: u32) -> SocketAddr {
@@ -47,31 +48,25 @@ pub(crate) fn pod_of(endpoint: &Endpoint) -> u32 {
 impl Client {
     pub(crate) fn new(config: Config, chooser: Chooser, now: Instant) -> Self {
         fn no_service(_: &Arc<Endpoint>) {}
+        let is_timed = matches!(&chooser, Chooser::Policy(policy) if policy.is_timed());
         Self {
             registry: Registry::new("pods.simulation", config, no_service, now),
             set: Arc::new(EndpointSet::of([] as [SocketAddr; 0])),
             chooser,
-            budget: BUDGET,
+            is_timed,
+            prepares: true,
+            budget: Budget::new(0.2, 100, 100),
         }
-    }
-
-    /// A request earns a share of a retry.
-    pub(crate) fn earn(&mut self) {
-        self.budget = (self.budget + 0.2).min(BUDGET);
-    }
-
-    /// Takes a retry from the budget, if there is one.
-    pub(crate) fn spend(&mut self) -> bool {
-        let pays = self.budget >= 1.0;
-        self.budget -= f64::from(u8::from(pays));
-        pays
     }
 
     /// Asks for the pods and is told these.
     pub(crate) fn resolve(&mut self, now: Instant, pods: impl Iterator<Item = u32>) {
-        self.registry.on_asked(now);
         let answer = Resolution::new(pods.map(address_of));
-        self.registry.on_answer(now, Ok(answer));
+        // Twice: where more than half of a set is gone, one answer is not believed.
+        for answer in [answer.clone(), answer] {
+            self.registry.on_asked(now);
+            self.registry.on_answer(now, Ok(answer));
+        }
         self.publish();
     }
 
@@ -88,17 +83,58 @@ impl Client {
             rest if rest.is_empty() => all,
             rest => rest,
         };
-        let _ = instant;
         let choice = match &mut self.chooser {
-            Chooser::Policy(policy) => policy.pick(candidates),
+            Chooser::Policy(policy) => candidates.at(instant).pick(&**policy),
             Chooser::Peer(peer) => peer.pick(now, candidates),
         };
         choice.map(|choice| choice.index())
     }
 
+    /// Counts a request on the endpoint at this place.
+    pub(crate) fn begin(&self, now: Instant, place: usize) -> Option<InFlight> {
+        let mut in_flight = self.set.iter().nth(place)?.begin();
+        if self.is_timed {
+            in_flight.sent_at(now);
+        }
+        Some(in_flight)
+    }
+
+    /// A request ended so, as far as its pod is concerned.
+    pub(crate) fn settle(&mut self, now: Instant, mut in_flight: InFlight, outcome: Outcome) {
+        in_flight.record_at(now, outcome);
+        drop(in_flight);
+        self.look(now);
+    }
+
+    /// A request was not sent, for nobody listens there.
+    pub(crate) fn refused(&mut self, now: Instant, in_flight: InFlight) {
+        in_flight.endpoint().unreachable(Cause::Refused);
+        drop(in_flight);
+        self.look(now);
+    }
+
+    /// What the driver does when it wakes: whether a question is due.
+    pub(crate) fn tick(&mut self, now: Instant) -> bool {
+        self.registry.on_tick(now);
+        self.publish();
+        self.registry.is_due(now)
+    }
+
+    /// What the driver does when an endpoint tells something.
+    fn look(&mut self, now: Instant) {
+        if self.registry.take_alarm() {
+            self.registry.on_alarm(now);
+            self.publish();
+        }
+    }
+
     fn publish(&mut self) {
         if let Some(published) = self.registry.publish() {
-            self.set = Arc::clone(published.snapshot().set());
+            let set = published.snapshot().set();
+            if let Chooser::Policy(policy) = &self.chooser {
+                self.prepares = self.prepares && policy.prepare(set);
+            }
+            self.set = Arc::clone(set);
         }
         self.registry.tell_services();
     }

@@ -1,6 +1,6 @@
 //! Who is compared.
 
-use headless_lb::{LeastRequest, Random, RoundRobin};
+use headless_lb::{Adaptive, LeastRequest, PeakEwma, Random, RoundRobin};
 use rand::SeedableRng;
 
 use super::{
@@ -31,10 +31,21 @@ impl Contestant {
         }
     }
 
-    pub(crate) const fn retrying(mut self, name: &'static str) -> Self {
+    const fn retrying(mut self, name: &'static str) -> Self {
         self.name = name;
         self.retries = true;
         self
+    }
+
+    const fn connecting(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self.connects = true;
+        self
+    }
+
+    /// Whether time does something to its registries.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.connects
     }
 }
 
@@ -56,3 +67,56 @@ pub(crate) const C3_OF_3: Contestant = Contestant::new("C3 *", |seed, clients| {
 pub(crate) const PREQUAL: Contestant = Contestant::new("Prequal *", |seed, _| {
     Chooser::Peer(Box::new(Prequal::new(Stream::seed_from_u64(seed))))
 });
+pub(crate) const FULL_SCAN: Contestant = Contestant::new("least of all", |seed, _| {
+    Chooser::Policy(Box::new(LeastRequest::seeded(seed).full()))
+});
+pub(crate) const PEAK: Contestant = Contestant::new("peak EWMA", |seed, _| {
+    Chooser::Policy(Box::new(PeakEwma::seeded(seed)))
+});
+pub(crate) const ADAPTIVE: Contestant = Contestant::new("adaptive", |seed, _| {
+    Chooser::Policy(Box::new(Adaptive::seeded(seed)))
+});
+pub(crate) const ADAPTIVE_RETRY: Contestant = ADAPTIVE.retrying("adaptive, 1 retry");
+
+/// Where pods differ in speed or load.
+pub(crate) const ALL: [Contestant; 9] = [
+    ROUND_ROBIN,
+    RANDOM,
+    LEAST_REQUEST,
+    FULL_SCAN,
+    PEAK,
+    ADAPTIVE,
+    RAW_PEAK,
+    C3_OF_3,
+    PREQUAL,
+];
+
+/// Where pods fail.
+pub(crate) const FAILURES: [Contestant; 8] = [
+    ROUND_ROBIN,
+    ROUND_ROBIN.retrying("round robin, 1 retry"),
+    LEAST_REQUEST,
+    PEAK,
+    ADAPTIVE,
+    ADAPTIVE_RETRY,
+    RAW_PEAK,
+    PREQUAL,
+];
+
+/// Where pods are replaced.
+pub(crate) const ROLLING: [Contestant; 7] = [
+    ROUND_ROBIN,
+    PEAK,
+    ADAPTIVE,
+    ADAPTIVE_RETRY,
+    ROUND_ROBIN.connecting("round robin, aside"),
+    ADAPTIVE.connecting("adaptive, aside"),
+    RAW_PEAK,
+];
+
+/// Where there are a thousand clients.
+pub(crate) const THOUSANDS: [Contestant; 6] =
+    [ROUND_ROBIN, LEAST_REQUEST, PEAK, ADAPTIVE, C3_OF_3, PREQUAL];
+
+/// Where there are ten thousand.
+pub(crate) const TEN_THOUSAND: [Contestant; 3] = [LEAST_REQUEST, PEAK, ADAPTIVE];

@@ -29,9 +29,10 @@ pub(crate) enum Incident {
         from: Nanos,
         until: Nanos,
     },
-    /// The first pod is in this mode for a time.
+    /// The first pods are in this mode for a time.
     Odd {
         mode: Mode,
+        pods: u32,
         from: Nanos,
         until: Nanos,
     },
@@ -132,9 +133,16 @@ impl Incident {
                 change(from, 0, To::Speed(0.1));
                 change(until, 0, To::Speed(1.0));
             }
-            Self::Odd { mode, from, until } => {
-                change(from, 0, To::Mode(mode));
-                change(until, 0, To::Mode(Mode::Serves));
+            Self::Odd {
+                mode,
+                pods,
+                from,
+                until,
+            } => {
+                for pod in 0..pods {
+                    change(from, pod, To::Mode(mode));
+                    change(until, pod, To::Mode(Mode::Serves));
+                }
             }
             Self::Antagonists { slow, every } => {
                 let mut length = |mean: Nanos| -> Nanos {
@@ -188,7 +196,8 @@ impl Incident {
     /// Whether this pod is one that is looked at, and since when.
     pub(crate) fn is_odd(self, pod: u32, pods: u32) -> bool {
         match self {
-            Self::Slow { .. } | Self::Odd { .. } => pod == 0,
+            Self::Slow { .. } => pod == 0,
+            Self::Odd { pods, .. } => pod < pods,
             Self::HalfSpeed => pod < pods / 5,
             Self::ColdJoins { .. } => pod >= pods,
             _ => false,

@@ -88,14 +88,45 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
-/// The check against the formula; whether it holds.
-pub(crate) fn check(name: &str, mean: f64, expected: f64, tolerance: f64) -> bool {
-    let off = mean / expected - 1.0;
-    let holds = off.abs() <= tolerance;
-    say(format!(
-        "{name}: mean time {mean:.3}, by the formula {expected:.3}: {:+.2} %{}",
-        off * 100.0,
-        if holds { "" } else { ", TOO FAR" }
-    ));
-    holds
+/// The mix: the p99 of each case for each contestant, and how far from the best on average.
+pub(crate) fn mix(outcomes: &[Outcome<'_>]) {
+    let Some(first) = outcomes.first() else {
+        return;
+    };
+    heading("mix: p99 in ms; x best: relative to the best of each row, geometric mean");
+    let names = first.round.entries.iter().map(|(one, _)| one.name);
+    let mut head: Vec<String> = vec![String::new()];
+    head.extend(names.map(Into::into));
+    let mut rows = vec![head];
+    let mut logs = vec![0.0; first.figures.len()];
+    for outcome in outcomes {
+        let p99: Vec<f64> = outcome.figures.iter().map(|seeds| seeds[0].p99).collect();
+        let best = p99.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut row = vec![outcome.round.scenario.name.replace("mix: ", "")];
+        for (log, (p99, seeds)) in logs.iter_mut().zip(p99.iter().zip(&outcome.figures)) {
+            *log += (p99 / best).ln();
+            let errors = if seeds[0].errors > 0.0 { "!" } else { "" };
+            row.push(format!("{p99:.1}{errors}"));
+        }
+        rows.push(row);
+    }
+    let mut last = vec!["x best".to_owned()];
+    last.extend(
+        logs.iter()
+            .map(|log| format!("{:.2}", (log / outcomes.len() as f64).exp())),
+    );
+    rows.push(last);
+    columns(&rows);
+    aside("! some requests failed");
+}
+
+/// Columns as wide as their widest cell, however many there are.
+fn columns(rows: &[Vec<String>]) {
+    for row in rows {
+        let padded = row.iter().enumerate().map(|(at, cell)| {
+            let width = rows.iter().map(|row| row[at].len()).max().unwrap_or(0);
+            format!("{cell:<width$}  ")
+        });
+        say(padded.collect::<String>().trim_end());
+    }
 }

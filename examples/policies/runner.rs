@@ -9,12 +9,14 @@ use std::{
     thread,
 };
 
-use super::{contestants::Contestant, scenario::Scenario, tally::Figures, world};
+use super::{contestants::Contestant, goals::Goal, scenario::Scenario, tally::Figures, world};
 
-/// A scenario and who goes through it, with how many seeds.
+/// A scenario, who goes through it with how many seeds, and what must come out.
+#[derive(Clone)]
 pub(crate) struct Round {
     pub(crate) scenario: Scenario,
     pub(crate) entries: Vec<(Contestant, u64)>,
+    pub(crate) goals: Vec<Goal>,
 }
 
 /// What came out for each entry of a round, seed by seed.
@@ -87,4 +89,12 @@ pub(crate) fn run_all<'a>(
             }
         }
     });
+}
+
+impl Outcome<'_> {
+    /// How many requests were simulated and counted.
+    pub(crate) fn requests(&self) -> u64 {
+        let figures = self.figures.iter().flatten();
+        figures.map(|figures| figures.requests).sum()
+    }
 }

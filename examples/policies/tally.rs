@@ -14,6 +14,8 @@ pub(crate) enum End {
     Refused,
     /// The caller gave up.
     TimedOut,
+    /// There was no endpoint to send it to.
+    TurnedAway,
 }
 
 /// Counts of one run. All but `timeline` are of what arrived after the warm-up.
@@ -22,8 +24,10 @@ pub(crate) struct Tally {
     /// Microseconds, of successes.
     latency: Histogram<u64>,
     mean: f64,
+    /// Nanoseconds of work that arrived.
+    work: f64,
     pub(crate) requests: u64,
-    pub(crate) ends: [u64; 4],
+    pub(crate) ends: [u64; 5],
     pub(crate) retries: u64,
     pub(crate) probes: u64,
     /// Picks whose client had nothing in flight on the picked pod.
@@ -58,8 +62,9 @@ impl Tally {
             begin,
             latency: histogram(),
             mean: 0.0,
+            work: 0.0,
             requests: 0,
-            ends: [0; 4],
+            ends: [0; 5],
             retries: 0,
             probes: 0,
             idle: 0,
@@ -75,6 +80,13 @@ impl Tally {
             pods,
             timeline: Vec::new(),
             lessons: vec![0; clients as usize],
+        }
+    }
+
+    /// A request of so much work arrives.
+    pub(crate) fn offered(&mut self, now: Nanos, work: Nanos) {
+        if now >= self.begin {
+            self.work += work as f64;
         }
     }
 
@@ -161,6 +173,8 @@ impl Tally {
             requests: self.requests,
             errors: failed as f64 / self.requests.max(1) as f64,
             failed,
+            turned_away: self.ends[End::TurnedAway as usize],
+            work: self.work,
             max_mean: max as f64 * used as f64 / sum,
             max_mean_second: self.uneven / self.seconds.max(1) as f64,
             odd: (odd > 0).then(|| share(from, until)),
@@ -193,6 +207,10 @@ pub(crate) struct Figures {
     /// The share that failed.
     pub(crate) errors: f64,
     pub(crate) failed: u64,
+    /// For which there was no endpoint.
+    pub(crate) turned_away: u64,
+    /// Nanoseconds of work that arrived.
+    pub(crate) work: f64,
     /// Of the attempts that pods got: over the run, and second by second.
     pub(crate) max_mean: f64,
     pub(crate) max_mean_second: f64,

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use headless_lb::InFlight;
+use headless_lb::{Cause, InFlight, Outcome};
 use rand::RngExt;
 use tokio::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ use super::{
     tally::{End, Figures, Tally},
     traffic::{Source, Stream, Traffic, seed_of, stream},
 };
+
+/// How often drivers look at the time, where anything can come of it.
+const TICK: Nanos = 50 * MILLI;
 
 #[derive(Clone, Copy)]
 enum Event {
@@ -44,6 +47,8 @@ enum Event {
         feedback: Feedback,
     },
     Sample,
+    /// The drivers of all clients look at the time.
+    Tick,
 }
 
 #[derive(Clone, Copy)]
@@ -173,6 +178,9 @@ impl<'a> World<'a> {
             }
         }
         self.queue.at(0, Event::Sample);
+        if self.contestant.is_driven() {
+            self.queue.at(0, Event::Tick);
+        }
         let gap = self.traffic.gap();
         self.queue.after(gap, Event::Arrive);
     }
@@ -233,6 +241,17 @@ impl<'a> World<'a> {
             } => {
                 if let Chooser::Peer(peer) = &mut self.clients[client as usize].chooser {
                     peer.probed(now, pod, feedback);
+                }
+            }
+            Event::Tick => {
+                let instant = self.now();
+                for client in 0..self.scenario.clients {
+                    if self.clients[client as usize].tick(instant) {
+                        self.resolve(client, now);
+                    }
+                }
+                if now < self.scenario.end() {
+                    self.queue.after(TICK, Event::Tick);
                 }
             }
             Event::Sample => {
@@ -297,7 +316,8 @@ impl<'a> World<'a> {
         };
         let deadline = Event::Deadline { slot, number };
         self.queue.after(self.scenario.deadline, deadline);
-        self.clients[arrival.client as usize].earn();
+        self.clients[arrival.client as usize].budget.earn();
+        self.tally.offered(now, arrival.work);
         self.send(slot);
     }
 
@@ -307,12 +327,12 @@ impl<'a> World<'a> {
         let request = &mut self.requests[slot as usize];
         let client = &mut self.clients[request.client as usize];
         let picked = client.pick(now, instant, &request.tried);
-        let Some(endpoint) = picked.and_then(|index| client.set.iter().nth(index)) else {
-            return self.end(slot, End::Refused);
+        let Some(in_flight) = picked.and_then(|place| client.begin(instant, place)) else {
+            return self.end(slot, End::TurnedAway);
         };
-        let pod = pod_of(endpoint);
-        let is_idle = endpoint.pending() == 0;
-        request.in_flight = Some(endpoint.begin());
+        let pod = pod_of(in_flight.endpoint());
+        let is_idle = in_flight.endpoint().pending() == 1;
+        request.in_flight = Some(in_flight);
         request.pod = pod;
         request.sent = now;
         let job = Job {
@@ -388,7 +408,7 @@ impl<'a> World<'a> {
     }
 
     fn answered(&mut self, ticket: Ticket, answer: Answer, feedback: Feedback) {
-        let now = self.queue.now();
+        let (now, instant) = (self.queue.now(), self.now());
         let request = &mut self.requests[ticket.slot as usize];
         if request.number != ticket.number || request.attempt != ticket.attempt {
             return;
@@ -401,18 +421,35 @@ impl<'a> World<'a> {
         if let Chooser::Peer(peer) = &mut client.chooser {
             peer.answered(now, pod, now - sent, feedback);
         }
-        drop(in_flight);
-        let end = match answer {
-            Answer::Success => return self.end(ticket.slot, End::Success),
-            Answer::Error => End::Error,
-            Answer::Refused => End::Refused,
+        let (end, cause) = match answer {
+            Answer::Success => {
+                if self.contestant.connects {
+                    in_flight.endpoint().reached();
+                }
+                client.settle(instant, in_flight, Outcome::Success);
+                return self.end(ticket.slot, End::Success);
+            }
+            Answer::Refused if self.contestant.connects => {
+                // It was not sent, so sending it elsewhere is no retry, as long as there is another pod.
+                client.refused(instant, in_flight);
+                if request.tried.len() + 1 < client.set.len() {
+                    return self.again(ticket.slot);
+                }
+                return self.end(ticket.slot, End::Refused);
+            }
+            Answer::Error => (End::Error, Cause::Status(503)),
+            Answer::Refused => (End::Refused, Cause::Refused),
         };
+        client.settle(instant, in_flight, cause.into());
         self.learn(number, pod);
         let request = &mut self.requests[ticket.slot as usize];
-        if request.retried || !self.clients[number as usize].spend() {
+        if request.retried || !self.clients[number as usize].budget.take() {
             return self.end(ticket.slot, end);
         }
         request.retried = true;
+        if request.arrived >= self.scenario.warm {
+            self.tally.retries += 1;
+        }
         self.again(ticket.slot);
     }
 
@@ -421,14 +458,11 @@ impl<'a> World<'a> {
         let request = &mut self.requests[slot as usize];
         request.attempt += 1;
         request.tried.push(request.pod);
-        if request.arrived >= self.scenario.warm {
-            self.tally.retries += 1;
-        }
         self.send(slot);
     }
 
     fn give_up(&mut self, slot: u32, number: u32) {
-        let now = self.queue.now();
+        let (now, instant) = (self.queue.now(), self.now());
         let request = &mut self.requests[slot as usize];
         if request.number != number {
             return;
@@ -437,10 +471,11 @@ impl<'a> World<'a> {
             return;
         };
         let (client, pod, sent) = (request.client, request.pod, request.sent);
-        if let Chooser::Peer(peer) = &mut self.clients[client as usize].chooser {
+        let caller = &mut self.clients[client as usize];
+        if let Chooser::Peer(peer) = &mut caller.chooser {
             peer.answered(now, pod, now - sent, Feedback::default());
         }
-        drop(in_flight);
+        caller.settle(instant, in_flight, Cause::TimedOut.into());
         self.learn(client, pod);
         self.end(slot, End::TimedOut);
     }
