@@ -29,8 +29,6 @@ pub(crate) enum What {
     Lessons,
     /// Requests for which there was no endpoint at all.
     TurnedAway,
-    /// p99 relative to the same of a reference.
-    Even,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +89,6 @@ impl What {
             Self::Connections => figures.connections as f64,
             Self::Lessons => figures.lessons.into(),
             Self::TurnedAway => figures.turned_away as f64,
-            Self::Even => figures.max_mean,
         }
     }
 
@@ -102,7 +99,7 @@ impl What {
             Self::Failed | Self::Connections | Self::Lessons | Self::TurnedAway => {
                 format!("{value:.0}")
             }
-            Self::Odd | Self::OddAtOnce | Self::OddAfter | Self::Even => format!("{value:.2}"),
+            Self::Odd | Self::OddAtOnce | Self::OddAfter => format!("{value:.2}"),
         }
     }
 
@@ -118,7 +115,6 @@ impl What {
             Self::Connections => "connections",
             Self::Lessons => "failures that one client saw in 10 s",
             Self::TurnedAway => "requests without an endpoint",
-            Self::Even => "busiest pod / mean",
         }
     }
 }

@@ -75,6 +75,7 @@ pub(crate) struct Life {
     pub(crate) listed: (Nanos, Nanos),
 }
 
+const SLOW: f64 = 0.1;
 const ANTAGONIST: f64 = 0.33;
 const COLD: f64 = 1.0 / 3.0;
 const COLD_FOR: Nanos = 5 * SECOND;
@@ -89,6 +90,7 @@ impl Incident {
         let pods = f64::from(pods);
         match self {
             Self::HalfSpeed => pods * (0.8 + 0.2 * 0.5),
+            Self::Slow { from: 0, .. } => pods - 1.0 + SLOW,
             Self::Antagonists { slow, every } => {
                 let (slow, every) = (slow as f64, every as f64);
                 pods * (every + slow * ANTAGONIST) / (every + slow)
@@ -130,7 +132,7 @@ impl Incident {
                 }
             }
             Self::Slow { from, until } => {
-                change(from, 0, To::Speed(0.1));
+                change(from, 0, To::Speed(SLOW));
                 change(until, 0, To::Speed(1.0));
             }
             Self::Odd {

@@ -23,6 +23,8 @@ mod runner;
 mod scenario;
 mod subsets;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod world;
 

@@ -102,11 +102,6 @@ impl Scenario {
         self.warm + self.run
     }
 
-    /// How many pods a client uses.
-    pub(crate) fn view(&self) -> u32 {
-        self.subset.unwrap_or(self.pods).min(self.pods)
-    }
-
     /// The way from this client to this pod.
     pub(crate) fn way(&self, client: u32, pod: u32) -> Nanos {
         match client % 3 == pod % 3 {

@@ -58,10 +58,14 @@ impl Work {
                 times / (0.95 + 0.05 * 20.0)
             }
             Self::CutNormal => {
-                // The mean of max(0, 1 + z) is the normal distribution function at 1 and its density there.
-                const MEAN: f64 = 0.841_344_746 + 0.241_970_725;
-                let normal: f64 = StandardNormal.sample(stream);
-                (1.0 + normal).max(0.0) / MEAN
+                // 1 + density(1) / distribution(1) of the standard normal: what is below 0 is drawn again.
+                const MEAN: f64 = 1.0 + 0.241_970_725 / 0.841_344_746;
+                loop {
+                    let normal: f64 = StandardNormal.sample(stream);
+                    if normal > -1.0 {
+                        break (1.0 + normal) / MEAN;
+                    }
+                }
             }
         }
     }
