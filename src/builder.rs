@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use crate::{
     backoff::FOREVER,
     balancer::{Balancer, Settings, Shared, Signals},
-    driver::{Driver, Prober, Source},
+    driver::{Driver, Prober, Subsetting},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, NewService, Registry},
-    resolve::Resolve,
+    resolve::{Resolve, Source},
+    subset::{Rule, Subset},
 };
 
 /// Builds a [`Balancer`]. Every setting has a default that needs no change in a cluster.
@@ -39,6 +40,7 @@ pub struct Builder {
     service: Arc<str>,
     policy: Arc<dyn Policy>,
     prober: Option<Arc<dyn Prober>>,
+    subset: Option<Subset>,
     config: Config,
     settings: Settings,
     /// Of the jitter; the one in `config` is replaced.
@@ -53,6 +55,7 @@ impl Balancer<()> {
             source: Arc::new(resolver),
             policy: Arc::new(RoundRobin::new()),
             prober: None,
+            subset: None,
             config: Config::default(),
             seed: None,
             settings: Settings {
@@ -87,6 +90,15 @@ impl Builder {
     /// [`OnConflict::PreferIncumbent`], for a switch that cannot be justified costs more than none.
     pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
         self.config.on_conflict = on_conflict;
+        self
+    }
+
+    /// Uses a part of the pods, where there are very many of them and of clients. Default: all. See
+    /// [`subset`](crate::subset) for when and which.
+    ///
+    /// With a [probe](Self::probe) all pods are used still: the primary might be outside.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
         self
     }
 
@@ -237,12 +249,37 @@ impl Builder {
         let driver = Driver::new(
             Arc::clone(&self.source),
             self.prober.clone(),
+            self.subsetting(),
             registry,
             Arc::downgrade(&shared),
             signals,
             hints,
         );
         (Balancer::new(shared, Arc::clone(&self.policy)), driver)
+    }
+
+    fn subsetting(&self) -> Option<Subsetting> {
+        let subset = self.subset.as_ref().filter(|_| self.prober.is_none())?;
+        Some(match &subset.rule {
+            Rule::Rendezvous(client) => Subsetting::by_rendezvous(*client, subset.size),
+            Rule::Peers {
+                source,
+                service,
+                own,
+            } => {
+                let peers = Self {
+                    source: Arc::clone(source),
+                    service: Arc::clone(service),
+                    subset: None,
+                    // Not in step with the questions about the pods.
+                    seed: self.seed.map(|seed| !seed),
+                    ..self.clone()
+                };
+                // Clients that restart together are all unready for a while.
+                let peers = peers.empty(EmptyMode::KeepLast).build();
+                Subsetting::by_peers(peers, *own, subset.size)
+            }
+        })
     }
 
     /// Builds, and spawns the driver on the current tokio runtime.
@@ -285,6 +322,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("service", &self.service)
+            .field("subset", &self.subset)
             .field("config", &self.config)
             .field("settings", &self.settings)
             .finish_non_exhaustive()

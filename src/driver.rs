@@ -6,51 +6,30 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
     registry::{NewService, Published, Registry},
-    resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
+    resolve::{Resolution, ResolveError, Source},
 };
 
 mod events;
 mod probing;
+mod subsetting;
 
 use events::Outage;
 pub(crate) use probing::Prober;
 use probing::Probing;
-
-/// A question that takes longer counts as failed: a source that hangs must not end discovery. `Dns`
-/// has a deadline of its own, 5 s.
-const RESOLVE_BACKSTOP: Duration = Duration::from_secs(30);
+pub(crate) use subsetting::Subsetting;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A [`Resolve`] behind a pointer, so that the handle's type does not name it. One allocation a
-/// question.
-pub(crate) trait Source: Send + Sync + 'static {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>>;
-}
-
-impl<R: Resolve> Source for R {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>> {
-        Box::pin(async {
-            timeout(RESOLVE_BACKSTOP, self.resolve())
-                .await
-                .unwrap_or_else(|elapsed| {
-                    Err(ResolveError::of(ResolveErrorKind::Timeout).caused_by(elapsed))
-                })
-        })
-    }
-}
 
 /// The work behind a [`Balancer`](crate::Balancer): a future that resolves, probes and publishes.
 ///
@@ -65,6 +44,7 @@ impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
         prober: Option<Arc<dyn Prober>>,
+        subsetting: Option<Subsetting>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
@@ -78,6 +58,7 @@ impl Driver {
             signals,
             hints,
             probing,
+            subsetting: subsetting.unwrap_or_default(),
             outage,
             serving: Serving::default(),
         };
@@ -107,6 +88,7 @@ struct Loop<N: NewService> {
     signals: Arc<Signals>,
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
+    subsetting: Subsetting,
     outage: Outage,
     serving: Serving,
 }
@@ -144,11 +126,14 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
-                    self.registry.on_answer(now, answer);
+                    self.registry.on_answer(now, self.subsetting.narrow(answer));
                     self.outage.observe(now, self.registry.status());
                 }
                 () = alarm => self.registry.on_tick(Instant::now()),
                 () = self.signals.notify.notified() => self.on_signal(),
+                chosen = self.subsetting.next() => {
+                    self.registry.on_narrowed(Instant::now(), &chosen);
+                }
                 () = baseline.alarmed() => {
                     if self.registry.take_alarm() {
                         self.registry.on_alarm(Instant::now());
@@ -199,6 +184,7 @@ impl<N: NewService> Loop<N> {
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
             self.probing.follow(published.snapshot().set());
+            self.subsetting.follow(published);
         }
         shared.publish(
             published.map(Published::into_snapshot),

@@ -39,6 +39,7 @@
 //! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
+//! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
 //!
@@ -98,6 +99,8 @@ mod outcome;
 mod tls;
 
 pub mod resolve;
+
+pub mod subset;
 
 pub mod probe;
 mod set;
@@ -160,6 +163,7 @@ pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
 pub use service::{BalanceLayer, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+pub use subset::Subset;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

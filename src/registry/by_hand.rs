@@ -88,6 +88,13 @@ impl ByHand {
         self.publish();
     }
 
+    /// These of the known ones are to be in the set.
+    pub(super) fn narrowed(&mut self, hosts: impl IntoIterator<Item = u8>) {
+        let addresses: Vec<_> = hosts.into_iter().map(|host| addr(host).into()).collect();
+        self.registry.on_narrowed(self.now, &addresses);
+        self.publish();
+    }
+
     pub(super) fn nothing(&mut self) {
         self.registry.on_asked(self.now);
         self.registry
