@@ -8,6 +8,7 @@ use super::{
     pod::Mode,
     runner::Round,
     scenario::Scenario,
+    subsets::Subset,
     traffic::{Rates, Work},
 };
 
@@ -84,7 +85,7 @@ fn sized(name: &str, (clients, pods, subset): (u32, u32, Option<u32>)) -> Scenar
     let scenario = Scenario::new(name, clients, pods);
     match subset {
         None => scenario,
-        Some(k) => scenario.subset(k),
+        Some(k) => scenario.subset(Subset::Nearest(k)),
     }
 }
 
@@ -375,7 +376,13 @@ fn thousands(form: Form) -> Vec<Round> {
         8,
         12,
     );
-    let mut rounds = vec![round(form, slowed, &THOUSANDS, goals)];
+    let matched = sized("S10 equal pods, matched,", (1_000, 1_000, None));
+    let matched = lasts(matched.subset(Subset::Matched(20)), 8, 12);
+    let even = vec![at_most("G9", LEAST_REQUEST, What::Spread, 1.05)];
+    let mut rounds = vec![
+        round(form, slowed, &THOUSANDS, goals),
+        round(form, matched, &[LEAST_REQUEST, ADAPTIVE], even),
+    ];
     if form.is_full() {
         let equal = sized("S10 equal pods", size).lasts(8, 12);
         rounds.push(round(form, equal, &THOUSANDS, Vec::new()));

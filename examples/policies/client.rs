@@ -1,6 +1,9 @@
 //! A client: its own registry, driven by hand as the driver of a balancer would, and its own policy.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use headless_lb::{
     Budget, Cause, Endpoint, EndpointSet, InFlight, Outcome, Policy, Resolution,
@@ -39,9 +42,14 @@ pub(crate) fn address_of(pod: u32) -> SocketAddr {
 
 /// The number of a pod.
 pub(crate) fn pod_of(endpoint: &Endpoint) -> u32 {
-    match endpoint.addr() {
-        SocketAddr::V4(addr) => u32::from(*addr.ip()) & 0x00ff_ffff,
-        SocketAddr::V6(_) => unreachable!("pods have IPv4 addresses here"),
+    number_of(endpoint.addr().ip())
+}
+
+/// The number of the pod with this address.
+pub(crate) fn number_of(ip: IpAddr) -> u32 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip) & 0x00ff_ffff,
+        IpAddr::V6(_) => unreachable!("pods have IPv4 addresses here"),
     }
 }
 

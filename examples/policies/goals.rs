@@ -29,6 +29,8 @@ pub(crate) enum What {
     Lessons,
     /// Requests for which there was no endpoint at all.
     TurnedAway,
+    /// The most clients of a pod, relative to the mean.
+    Spread,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +91,7 @@ impl What {
             Self::Connections => figures.connections as f64,
             Self::Lessons => figures.lessons.into(),
             Self::TurnedAway => figures.turned_away as f64,
+            Self::Spread => figures.spread,
         }
     }
 
@@ -99,7 +102,7 @@ impl What {
             Self::Failed | Self::Connections | Self::Lessons | Self::TurnedAway => {
                 format!("{value:.0}")
             }
-            Self::Odd | Self::OddAtOnce | Self::OddAfter => format!("{value:.2}"),
+            Self::Odd | Self::OddAtOnce | Self::OddAfter | Self::Spread => format!("{value:.2}"),
         }
     }
 
@@ -115,6 +118,7 @@ impl What {
             Self::Connections => "connections",
             Self::Lessons => "failures that one client saw in 10 s",
             Self::TurnedAway => "requests without an endpoint",
+            Self::Spread => "clients of the most taken pod / mean",
         }
     }
 }

@@ -108,7 +108,7 @@ fn policies(args: &Args) -> ExitCode {
         if repeats { "the same" } else { "OTHER" }
     ));
     aside(
-        "G9, shares of connections by subset, and G11, the cost of a pick, are measured elsewhere: tests and `benches/pick`.",
+        "Measured elsewhere: connections that move when pods come and go (G9) by the example `subset`, the cost of a pick (G11) by `benches/pick`.",
     );
     if args.form == Form::Quick {
         aside(LEFT_OUT);

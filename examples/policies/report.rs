@@ -4,6 +4,7 @@ use super::{
     engine::{MILLI, SECOND},
     runner::Outcome,
     scenario::Scenario,
+    subsets::Subset,
     support::term::{aside, heading, say, table},
 };
 
@@ -55,9 +56,11 @@ pub(crate) fn round(outcome: &Outcome<'_>) {
 }
 
 fn about(scenario: &Scenario) -> String {
-    let subset = scenario
-        .subset
-        .map_or_else(String::new, |k| format!(", {k} each"));
+    let subset = match scenario.subset {
+        None => String::new(),
+        Some(Subset::Nearest(k)) => format!(", the nearest {k} each"),
+        Some(Subset::Matched(k)) => format!(", {k} each as matched"),
+    };
     format!(
         "{} clients, {} pods{subset}, {:.0} requests/s, load {}, {} ms {:?}; {} + {} s",
         scenario.clients,

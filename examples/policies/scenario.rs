@@ -3,6 +3,7 @@
 use super::{
     engine::{MICRO, MILLI, Nanos, SECOND},
     incident::Incident,
+    subsets::Subset,
     traffic::{Rates, Work},
 };
 
@@ -12,8 +13,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) clients: u32,
     pub(crate) pods: u32,
-    /// Each client uses so many pods of its own.
-    pub(crate) subset: Option<u32>,
+    /// Which pods each client uses, if not all.
+    pub(crate) subset: Option<Subset>,
     /// Workers of a pod.
     pub(crate) workers: u32,
     pub(crate) work: Work,
@@ -60,8 +61,8 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn subset(mut self, k: u32) -> Self {
-        self.subset = Some(k);
+    pub(crate) fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
         self
     }
 

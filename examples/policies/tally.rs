@@ -186,6 +186,7 @@ impl Tally {
                 .iter()
                 .map(|bits| u64::from(bits.count_ones()))
                 .sum(),
+            spread: 1.0,
             load_p99: self.load.value_at_quantile(0.99),
             load_max: self.load.max(),
             retries: self.retries,
@@ -222,6 +223,8 @@ pub(crate) struct Figures {
     pub(crate) odd_after: Option<f64>,
     /// Pairs of client and pod that had a request.
     pub(crate) connections: u64,
+    /// The most clients that have a pod in their subset, relative to the mean.
+    pub(crate) spread: f64,
     pub(crate) load_p99: u64,
     pub(crate) load_max: u64,
     pub(crate) retries: u64,

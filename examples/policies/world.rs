@@ -108,9 +108,13 @@ pub(crate) fn run(scenario: &Scenario, contestant: &Contestant, seed: u64) -> Fi
         world.on(event);
     }
     let odd = (0..world.lives.len() as u32).filter(|&pod| world.is_odd(pod));
-    world
+    let mut figures = world
         .tally
-        .figures(odd.count() as u32, scenario.incident.span())
+        .figures(odd.count() as u32, scenario.incident.span());
+    if let Some(subsets) = &world.subsets {
+        figures.spread = subsets::spread(subsets, scenario.pods);
+    }
+    figures
 }
 
 impl<'a> World<'a> {
@@ -151,7 +155,7 @@ impl<'a> World<'a> {
             clients: (0..scenario.clients).map(client).collect(),
             subsets: scenario
                 .subset
-                .map(|k| subsets::rendezvous(scenario.clients, scenario.pods, k)),
+                .map(|subset| subsets::subsets(scenario.clients, scenario.pods, subset)),
             tally: Tally::new(scenario.warm, scenario.clients, lives.len() as u32),
             lives,
             changes,
