@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::{
     backoff::FOREVER,
     balancer::{Balancer, Settings, Shared, Signals},
-    driver::{Driver, Prober, Subsetting},
+    check::Check,
+    driver::{Checker, Driver, Prober, Probers, Subsetting},
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     primary::OnConflict,
@@ -39,7 +40,7 @@ pub struct Builder {
     source: Arc<dyn Source>,
     service: Arc<str>,
     policy: Arc<dyn Policy>,
-    prober: Option<Arc<dyn Prober>>,
+    probers: Probers,
     subset: Option<Subset>,
     config: Config,
     settings: Settings,
@@ -54,7 +55,7 @@ impl Balancer<()> {
             service: resolver.service().into(),
             source: Arc::new(resolver),
             policy: Arc::new(RoundRobin::new()),
-            prober: None,
+            probers: Probers::default(),
             subset: None,
             config: Config::default(),
             seed: None,
@@ -82,7 +83,37 @@ impl Builder {
         self.config.probe_interval = Some(probe.interval());
         self.config.probe_timeout = probe.timeout();
         self.settings.is_probed = true;
-        self.prober = Some(probe);
+        self.probers.roles = Some(probe);
+        self
+    }
+
+    /// Asks each endpoint whether it is well, and sets those aside that are not. Default: none, for DNS lists only
+    /// pods that the kubelet found ready, and requests find out by themselves; [`Check`] tells what one adds and costs.
+    ///
+    /// ```
+    /// use headless_lb::{Balancer, Check, Fixed};
+    /// use std::net::SocketAddr;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pods = Fixed::new([7, 8].map(|host| SocketAddr::from(([10, 244, 1, host], 8080))));
+    /// let web = Balancer::builder(pods).check(Check::http("/healthz")).spawn();
+    /// # drop(web); }
+    /// ```
+    pub fn check(mut self, check: Check<impl Probe>) -> Self {
+        let Check {
+            probe,
+            interval,
+            timeout,
+            rise,
+            fall,
+        } = check;
+        self.config.check_rise = rise;
+        self.config.check_fall = fall;
+        self.probers.health = Some(Arc::new(Checker {
+            probe,
+            interval,
+            timeout,
+        }));
         self
     }
 
@@ -230,7 +261,7 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let (signals, hints) = Signals::new();
+        let (signals, hints) = Signals::new(&self.service);
         let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
@@ -248,7 +279,7 @@ impl Builder {
         let shared = Arc::new(shared);
         let driver = Driver::new(
             Arc::clone(&self.source),
-            self.prober.clone(),
+            self.probers.clone(),
             self.subsetting(),
             registry,
             Arc::downgrade(&shared),
@@ -259,7 +290,10 @@ impl Builder {
     }
 
     fn subsetting(&self) -> Option<Subsetting> {
-        let subset = self.subset.as_ref().filter(|_| self.prober.is_none())?;
+        let subset = self
+            .subset
+            .as_ref()
+            .filter(|_| self.probers.roles.is_none())?;
         Some(match &subset.rule {
             Rule::Rendezvous(client) => Subsetting::by_rendezvous(*client, subset.size),
             Rule::Peers {
@@ -271,6 +305,8 @@ impl Builder {
                     source: Arc::clone(source),
                     service: Arc::clone(service),
                     subset: None,
+                    // Who the others are is all that is asked of them.
+                    probers: Probers::default(),
                     // Not in step with the questions about the pods.
                     seed: self.seed.map(|seed| !seed),
                     ..self.clone()

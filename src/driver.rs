@@ -16,17 +16,22 @@ use tokio::{
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
+    probe::ProbeError,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, ResolveError, Source},
 };
 
+mod checking;
 mod events;
+mod metering;
 mod probing;
 mod subsetting;
 
-use events::Outage;
-pub(crate) use probing::Prober;
+pub(crate) use checking::Checker;
+use events::{LastResort, Outage};
+use metering::Metering;
 use probing::Probing;
+pub(crate) use probing::{Prober, Probers};
 pub(crate) use subsetting::Subsetting;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -43,23 +48,28 @@ pub struct Driver {
 impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
-        prober: Option<Arc<dyn Prober>>,
+        probers: Probers,
         subsetting: Option<Subsetting>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
-        let probing = Probing::new(prober);
-        let outage = Outage::default();
+        let (outage, last_resort) = (Outage::default(), LastResort::default());
+        let metering = Metering::new(signals.meter.clone(), Instant::now());
+        let probing = Probing::new(probers.roles);
+        let checking = Probing::new(probers.health);
         let loops = Loop {
             registry,
             shared,
             signals,
             hints,
             probing,
+            checking,
             subsetting: subsetting.unwrap_or_default(),
             outage,
+            last_resort,
+            metering,
             serving: Serving::default(),
         };
         Self {
@@ -88,8 +98,12 @@ struct Loop<N: NewService> {
     signals: Arc<Signals>,
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
+    /// Of health, which is nobody's role.
+    checking: Probing,
     subsetting: Subsetting,
     outage: Outage,
+    last_resort: LastResort,
+    metering: Metering,
     serving: Serving,
 }
 
@@ -100,6 +114,7 @@ impl<N: NewService> Loop<N> {
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
+                self.metering.asked(Instant::now());
                 question = Some(source.ask());
             }
             let turns = self
@@ -126,6 +141,7 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
+                    self.metering.answered(now, &answer);
                     self.registry.on_answer(now, self.subsetting.narrow(answer));
                     self.outage.observe(now, self.registry.status());
                 }
@@ -142,12 +158,17 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                () = self.metering.beat() => {}
+                (id, seen) = self.checking.next() => {
+                    self.on_checked(id, seen.map(drop));
+                }
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
             }
             self.publish();
             self.direct();
+            self.metering.state(Instant::now(), self.registry.status());
         }
     }
 
@@ -158,6 +179,14 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);
+        }
+    }
+
+    fn on_checked(&mut self, id: u64, result: Result<(), ProbeError>) {
+        if self.registry.on_checked(Instant::now(), id, result)
+            && let Some((endpoint, checked)) = self.registry.health_of(id)
+        {
+            events::checked(self.registry.status().service(), endpoint, checked);
         }
     }
 
@@ -183,7 +212,11 @@ impl<N: NewService> Loop<N> {
         let published = self.registry.publish();
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
+            self.metering.changed(published);
+            let (service, set) = (self.registry.status().service(), published.snapshot().set());
+            self.last_resort.observe(Instant::now(), service, set);
             self.probing.follow(published.snapshot().set());
+            self.checking.follow(published.snapshot().set());
             self.subsetting.follow(published);
         }
         shared.publish(

@@ -37,11 +37,13 @@
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
 //! | keep a pool of your driver to the primary | `PgConnector`, `SqlxPrimary`, `RedisPrimary` (features) |
 //! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
+//! | ask each pod whether it is well | [`Builder::check`], [`Check`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
 //! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
+//! | see it on a dashboard | `meter` (feature `metrics`) |
 //!
 //! # How it works
 //!
@@ -80,10 +82,10 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`.
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -94,6 +96,10 @@ mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+#[cfg(feature = "metrics")]
+pub mod meter;
+#[cfg(not(feature = "metrics"))]
+mod meter;
 mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
@@ -103,6 +109,8 @@ pub mod resolve;
 pub mod subset;
 
 pub mod probe;
+
+mod check;
 mod set;
 
 mod policy;
@@ -130,6 +138,7 @@ pub use balancer::{
 };
 pub use budget::Budget;
 pub use builder::Builder;
+pub use check::{Check, CheckFn};
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]

@@ -14,7 +14,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream;
-use headless_lb::{Balancer, Error, Fixed, Http, HttpError, HttpPod};
+use headless_lb::{Balancer, Error, Fixed, Http, HttpError, HttpPod, RoundRobin};
 use tokio::{
     runtime::{self, Runtime},
     sync::watch,
@@ -144,6 +144,7 @@ fn pods<const N: usize>() -> [Pod; N] {
 
 fn balancer(pods: impl IntoIterator<Item = SocketAddr>) -> Balancer<HttpPod> {
     Balancer::builder(Fixed::new(pods))
+        .policy(RoundRobin::new())
         .service_name("health.default")
         .spawn_http_with(Http::new().http2())
 }

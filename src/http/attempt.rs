@@ -199,6 +199,7 @@ impl Attempt {
             });
         }
         let Some(request) = request else {
+            connection.broke(&error);
             return Err(Failed::sent(HttpError::Request(error)));
         };
         // An idle connection may end at any time, and its pod be well: one that is not idle decides.

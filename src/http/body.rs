@@ -97,7 +97,9 @@ impl Body for HttpBody {
             }
             Some(Err(error)) => {
                 self.in_flight = None;
-                self.lease = None;
+                if let Some(lease) = self.lease.take() {
+                    lease.broke(&error);
+                }
                 Some(Err(HttpError::Body(error)))
             }
             None => {

@@ -123,7 +123,11 @@ impl Client {
         let retrying = Retrying {
             client: Arc::clone(self),
         };
-        (others < RETRIES_AT_ONCE || self.retries.take()).then_some(retrying)
+        let is_permitted = others < RETRIES_AT_ONCE || self.retries.take();
+        if !is_permitted {
+            self.signals.meter.retry_refused();
+        }
+        is_permitted.then_some(retrying)
     }
 }
 

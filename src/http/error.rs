@@ -68,6 +68,22 @@ impl ConnectError {
         Self::Io(Arc::new(error))
     }
 
+    /// A short fixed label.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => "refused",
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset",
+                io::ErrorKind::TimedOut => "timeout",
+                _ => "other",
+            },
+            Self::NotHttp2(_) => "not_http2",
+            Self::Tls(_) => "tls",
+            Self::Timeout => "timeout",
+        }
+    }
+
     /// The pool has closed for good.
     pub(super) fn gone() -> Self {
         Self::io(io::Error::other("the pod has left the service"))
@@ -143,6 +159,21 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.0)
         }
+    }
+
+    #[test]
+    fn a_failed_connect_has_a_label_of_the_documented_list() {
+        let io = |kind| ConnectError::io(io::Error::from(kind)).label();
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), "refused");
+        assert_eq!(io(io::ErrorKind::HostUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::NetworkUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::ConnectionReset), "reset");
+        assert_eq!(io(io::ErrorKind::TimedOut), "timeout");
+        assert_eq!(io(io::ErrorKind::PermissionDenied), "other");
+        let error = || Arc::new(io::Error::other("no"));
+        assert_eq!(ConnectError::Tls(error()).label(), "tls");
+        assert_eq!(ConnectError::NotHttp2(error()).label(), "not_http2");
+        assert_eq!(ConnectError::Timeout.label(), "timeout");
     }
 
     #[test]

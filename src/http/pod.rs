@@ -19,7 +19,7 @@ use super::{
     health::Admission,
     pool::{self, Outcome, Pool},
 };
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, meter::Picked};
 
 /// One pod's HTTP connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
 /// keeps for each endpoint. Clones share them.
@@ -44,6 +44,8 @@ pub struct HttpPod {
     checkout: Checkout,
     /// This clone finds out whether the pod answers again.
     is_trial: bool,
+    /// How it was picked, until that is counted: with the first look for a connection.
+    picked: Option<Picked>,
 }
 
 enum Checkout {
@@ -62,7 +64,13 @@ impl HttpPod {
             pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
             is_trial: false,
+            picked: None,
         }
+    }
+
+    /// This clone was picked so. It is counted over what it goes.
+    pub(super) fn picked(&mut self, picked: Picked) {
+        self.picked = Some(picked);
     }
 
     /// The address that is dialled.
@@ -111,7 +119,13 @@ impl HttpPod {
                 Checkout::Ready(..) => Checkout::Idle,
                 Checkout::Idle => {
                     let now = Instant::now();
-                    match self.pool.checkout(now) {
+                    let checkout = self.pool.checkout(now);
+                    if let Some(picked) = self.picked.take() {
+                        let is_free = matches!(checkout, pool::Checkout::Free(..));
+                        let meter = &self.pool.client.signals.meter;
+                        meter.picked(picked.over(is_free));
+                    }
+                    match checkout {
                         pool::Checkout::Free(connection, dial) => {
                             dial::start(&self.pool, dial);
                             Checkout::Ready(connection, Some(now))
@@ -175,6 +189,7 @@ impl Clone for HttpPod {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
             is_trial: false,
+            picked: None,
         }
     }
 }

@@ -237,9 +237,14 @@ impl Pool {
         self.health.suspect(&self.client);
         self.endpoint.unreachable(Cause::Refused);
         let mut state = self.state();
-        state.free.clear();
+        let State { free, .. } = &mut *state;
+        free.drain(..).for_each(|free| free.connection.silent());
         #[cfg(feature = "http2")]
-        state.links.retire();
+        {
+            let silent = state.links.ids().filter_map(|id| state.open.get(&id));
+            silent.for_each(|close| close.ending.silent());
+            state.links.retire();
+        }
     }
 
     /// Whether an earlier request was given up while others are answered.
@@ -281,6 +286,10 @@ impl Pool {
     pub(super) fn drain(&self) {
         let mut state = self.state();
         state.presence = Presence::Draining;
+        state
+            .open
+            .values()
+            .for_each(|close| close.ending.draining(true));
         state.free.clear();
         #[cfg(feature = "http2")]
         state.links.close_idle();
@@ -288,7 +297,12 @@ impl Pool {
 
     /// The pod is in the set again.
     pub(super) fn revive(&self) {
-        self.state().presence = Presence::Live;
+        let mut state = self.state();
+        state.presence = Presence::Live;
+        state
+            .open
+            .values()
+            .for_each(|close| close.ending.draining(false));
     }
 
     /// The time to drain is over.

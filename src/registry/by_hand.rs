@@ -131,6 +131,14 @@ impl ByHand {
         self.publish();
     }
 
+    /// A health check of it ends.
+    pub(super) fn checked(&mut self, host: u8, result: Result<(), ProbeError>) -> bool {
+        let id = self.endpoint(host).id();
+        let is_news = self.registry.on_checked(self.now, id, result);
+        self.publish();
+        is_news
+    }
+
     pub(super) fn endpoint(&self, host: u8) -> Arc<Endpoint> {
         let mut endpoints = self.endpoints.iter();
         let newest = endpoints.rfind(|endpoint| endpoint.addr() == addr(host));

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, net::SocketAddr};
 
 use headless_lb::{
     Balancer, Builder, ClientError, ClientPod, Counted, Error, Fixed, LeastRequest, Position,
-    policy_fn,
+    RoundRobin, policy_fn,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -99,7 +99,7 @@ async fn a_request_without_a_body_goes_to_another_pod_when_one_refuses_and_that_
     let pods = pods(1).await;
     let refusing = [nobody(), nobody()];
     let addresses = [refusing[0].addr(), refusing[1].addr(), pods[0].addr()];
-    let client = balanced(Balancer::builder(Fixed::new(addresses)));
+    let client = balanced(Balancer::builder(Fixed::new(addresses)).policy(RoundRobin::new()));
     let mut was_ejected = false;
     for _ in 0..30 {
         assert_eq!(answer(&client).await, pods[0].addr());

@@ -171,11 +171,11 @@ impl Tries {
                 return self.end();
             }
             let picked = match self.is_idle() {
-                true => self.balancer.pick_with(None, &self.tried),
+                true => self.balancer.pick_uncounted(&self.tried),
                 false if is_hedge => self.balancer.pick_another(&self.with_those_under_way()),
-                false => self.balancer.pick_with(None, &self.with_those_under_way()),
+                false => self.balancer.pick_uncounted(&self.with_those_under_way()),
             };
-            let pick = match picked {
+            let (pick, picked) = match picked {
                 Ok(pick) => pick,
                 Err(_) if !self.is_idle() => {
                     // A pod that is being found out about may have been by the next look.
@@ -195,12 +195,14 @@ impl Tries {
                     if self.unsent.is_some() || self.seen.is_some() {
                         return self.end();
                     }
+                    self.balancer.count_nothing(Some(&error));
                     let first = !mem::replace(&mut self.has_waited, true);
                     self.wait = self.balancer.wait_for(&error).filter(|_| first);
                     return self.wait.is_none().then(|| Err(Error::Pick(error)));
                 }
             };
             let (mut pod, in_flight) = pick.into_parts();
+            pod.picked(picked);
             if let Err(error) = pod.admit(self.message.is_repeatable(), is_last) {
                 self.unsent = Some(error);
                 self.exclude(in_flight.endpoint(), true);
@@ -211,6 +213,12 @@ impl Tries {
                     return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
                 }
                 pod.pool.client.begin();
+            }
+            let meter = &pod.pool.client.signals.meter;
+            match (is_hedge, self.picks) {
+                (true, _) => meter.hedged(),
+                (false, 0) => {}
+                (false, _) => meter.retried(self.seen.is_some()),
             }
             self.picks += 1;
             self.under_way[place] = Some(Try {
