@@ -19,7 +19,7 @@ use super::{
 /// The round of the check.
 pub(crate) fn round() -> Round {
     Round {
-        scenario: scenario(4, 12),
+        scenario: scenario(3, 8),
         entries: CONTESTANTS.map(|(contestant, _)| (contestant, 1)).into(),
         goals: Vec::new(),
     }
@@ -87,5 +87,6 @@ pub(crate) fn report(outcome: &Outcome<'_>) -> bool {
         ));
         holds
     };
-    results.map(check).fold(true, |all, one| all && one)
+    let held: Vec<bool> = results.map(check).collect();
+    held.into_iter().all(|holds| holds)
 }

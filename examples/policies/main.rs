@@ -33,7 +33,6 @@ use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
     thread,
-    time::Instant,
 };
 
 use catalogue::{Form, LEFT_OUT};
@@ -43,6 +42,7 @@ use support::{
     Result,
     term::{aside, heading, say},
 };
+use tokio::time::Instant;
 
 const USAGE: &str = "\
 usage: policies [--quick | --full] [--only TEXT] [--seed 1] [--threads N]
@@ -182,10 +182,6 @@ struct Progress {
 impl Progress {
     fn new() -> Self {
         Self {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "how long it takes for whoever waits"
-            )]
             begin: Instant::now(),
             is_live: io::stderr().is_terminal(),
         }

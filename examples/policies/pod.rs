@@ -46,6 +46,9 @@ pub(crate) struct Feedback {
     pub(crate) micros: u32,
 }
 
+/// Which worker begins, and how long it will take.
+pub(crate) type Begun = (u32, Nanos);
+
 #[derive(Clone, Copy)]
 struct Accepted {
     job: Job,
@@ -82,7 +85,7 @@ impl Pod {
     }
 
     /// Takes a job: the worker that begins at once and how long it will take, if one is idle.
-    pub(crate) fn accept(&mut self, now: Nanos, job: Job) -> Option<(u32, Nanos)> {
+    pub(crate) fn accept(&mut self, now: Nanos, job: Job) -> Option<Begun> {
         self.queue.push_back(Accepted {
             job,
             at: now,
@@ -97,7 +100,7 @@ impl Pod {
         &mut self,
         now: Nanos,
         worker: u32,
-    ) -> (Option<(Ticket, Feedback)>, Option<(u32, Nanos)>) {
+    ) -> (Option<(Ticket, Feedback)>, Option<Begun>) {
         let done = self.workers[worker as usize].take();
         self.busy -= u32::from(done.is_some());
         let answer = done.filter(|_| self.mode != Mode::Hangs).map(|done| {
@@ -123,7 +126,7 @@ impl Pod {
     }
 
     /// The oldest in the queue goes to an idle worker. How fast the pod is counts when work begins.
-    fn begin(&mut self) -> Option<(u32, Nanos)> {
+    fn begin(&mut self) -> Option<Begun> {
         let idle = self.workers.iter().position(Option::is_none)?;
         let mut next = self.queue.pop_front()?;
         next.service = (next.job.work as f64 / self.speed) as Nanos;

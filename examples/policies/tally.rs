@@ -130,7 +130,7 @@ impl Tally {
         for load in loads {
             self.load.saturating_record(load.into());
         }
-        if now % SECOND == 0 {
+        if now.is_multiple_of(SECOND) {
             let sum: u32 = self.second.iter().sum();
             let used = self.second.iter().filter(|&&count| count > 0).count();
             if sum > 0 && now >= self.begin + SECOND {

@@ -11,7 +11,7 @@ use super::{
     contestants::Contestant,
     engine::{MILLI, Nanos, Queue, SECOND},
     incident::{Change, Life, To},
-    pod::{Feedback, Job, Mode, Pod, Ticket},
+    pod::{Begun, Feedback, Job, Mode, Pod, Ticket},
     scenario::{DNS_LATE, Scenario},
     subsets,
     tally::{End, Figures, Tally},
@@ -397,7 +397,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn begun(&mut self, pod: u32, begun: Option<(u32, Nanos)>) {
+    fn begun(&mut self, pod: u32, begun: Option<Begun>) {
         if let Some((worker, takes)) = begun {
             self.queue.after(takes, Event::Done { pod, worker });
         }
