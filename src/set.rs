@@ -538,7 +538,11 @@ impl<'a> Candidates<'a> {
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.
-    pub(crate) fn excluding(mut self, excluded: &'a [usize]) -> Self {
+    ///
+    /// A balancer does this for its retries; this is for a simulation that stands in for the balancer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn excluding(mut self, excluded: &'a [usize]) -> Self {
         self.excluded = excluded;
         self.narrow(self.start..self.end)
     }
@@ -590,8 +594,10 @@ impl<'a> Choice<'a> {
         &self.set.endpoints[self.index]
     }
 
+    /// The place of the endpoint in its set: the index of its service in a
+    /// [`Snapshot`](crate::registry::Snapshot), and of what else is kept beside a set.
     #[inline]
-    pub(crate) fn index(&self) -> usize {
+    pub fn index(&self) -> usize {
         self.index
     }
 }
