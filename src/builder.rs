@@ -10,7 +10,7 @@ use crate::{
     check::Check,
     driver::{Checker, Driver, Prober, Probers, Subsetting},
     endpoint::Endpoint,
-    policy::{Policy, RoundRobin},
+    policy::{Adaptive, Policy},
     primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, NewService, Registry},
@@ -54,7 +54,7 @@ impl Balancer<()> {
         Builder {
             service: resolver.service().into(),
             source: Arc::new(resolver),
-            policy: Arc::new(RoundRobin::new()),
+            policy: Arc::new(Adaptive::new()),
             probers: Probers::default(),
             subset: None,
             config: Config::default(),
@@ -70,7 +70,13 @@ impl Balancer<()> {
 }
 
 impl Builder {
-    /// How endpoints are picked. Default: [`RoundRobin`].
+    /// How endpoints are picked. Default: [`Adaptive`], which needs no tuning.
+    ///
+    /// The reason is the simulation (`examples/policies`): over all of its scenarios no other policy has a lower p99, and where pods are unequal, slow
+    /// by turns or fail, round robin and two random choices fail by tens of percent or take several times as
+    /// long. What it costs is some 60 ns over 20 pods and, where the caller does not time requests anyway, two readings of the
+    /// clock. For endpoints whose requests nobody [records](crate::Pick::record), as connections of a database, it is
+    /// least requests in flight over all of them. Where shares must be exact, take [`RoundRobin`](crate::RoundRobin).
     pub fn policy(mut self, policy: impl Policy) -> Self {
         self.policy = Arc::new(policy);
         self
