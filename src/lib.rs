@@ -93,6 +93,7 @@ mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+mod key;
 mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
@@ -138,8 +139,8 @@ pub use hint::Hint;
 pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
 pub use outcome::{Cause, Failure, Outcome};
 pub use policy::{
-    Adaptive, First, FreshReplica, LeastRequest, PeakEwma, Policy, PolicyFn, PreferReplica,
-    Primary, Random, Replica, RoundRobin, policy_fn,
+    Adaptive, First, FreshReplica, LeastRequest, Maglev, PeakEwma, Policy, PolicyFn, PreferReplica,
+    Primary, Random, Rendezvous, Replica, RoundRobin, policy_fn,
 };
 #[cfg(feature = "redis")]
 pub use pools::RedisPrimary;

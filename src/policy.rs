@@ -7,6 +7,8 @@
 //! | [`Random`] | any | clients are many or short-lived; nothing is remembered |
 //! | [`LeastRequest`] | of two, the one with fewer requests in flight | requests cost unequally |
 //! | [`PeakEwma`] | of two, the lower product of peak latency and requests in flight | coming from Finagle, Linkerd or tower |
+//! | [`Rendezvous`] | the one that the key ranks highest | caches, data split by key; up to some hundred pods |
+//! | [`Maglev`] | the one that a table has for the key | the same over hundreds of pods |
 //! | [`First`] | one, as long as it is there | active/standby by rank |
 //! | [`Primary`] | the accepted primary | writes to a replicated database |
 //! | [`Replica`] | a policy over the replicas | reads that must not load the primary |
@@ -18,20 +20,26 @@ use std::{fmt, sync::Arc};
 use crate::set::{Candidates, Choice, EndpointSet};
 
 mod adaptive;
+mod bound;
 mod first;
 mod lag;
 mod least_request;
+mod maglev;
 mod peak_ewma;
 mod random;
+mod rendezvous;
 mod role;
 mod round_robin;
+mod tables;
 
 pub use adaptive::Adaptive;
 pub use first::First;
 pub use lag::FreshReplica;
 pub use least_request::LeastRequest;
+pub use maglev::Maglev;
 pub use peak_ewma::PeakEwma;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
 pub use role::{PreferReplica, Primary, Replica};
 pub use round_robin::RoundRobin;
 
@@ -193,15 +201,17 @@ pub(crate) mod tests {
     #[test]
     fn no_policy_picks_from_nothing() {
         let nothing = set_of(0);
-        let policies: [Arc<dyn Policy>; 10] = [
+        let policies: [Arc<dyn Policy>; 12] = [
             Arc::new(Adaptive::new()),
             Arc::new(First::new()),
             Arc::new(LeastRequest::new()),
             Arc::new(LeastRequest::new().full()),
+            Arc::new(Maglev::new()),
             Arc::new(PeakEwma::new()),
             Arc::new(PreferReplica(Random::new())),
             Arc::new(Primary),
             Arc::new(Random::new()),
+            Arc::new(Rendezvous::new().bounded(1.25)),
             Arc::new(Replica(Random::new())),
             Arc::new(RoundRobin::new()),
         ];

@@ -9,7 +9,9 @@
 //! one early, and every group is a slice.
 
 use std::{
-    fmt, iter,
+    fmt,
+    hash::Hash,
+    iter,
     ops::Range,
     sync::{
         Arc,
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use crate::{
     draw::{Draw, below},
     endpoint::{Address, Baseline, Endpoint},
+    key::hash_of,
     probe::Term,
 };
 
@@ -368,6 +371,40 @@ impl<'a> Candidates<'a> {
         (0..self.len()).map(move |i| &*self.set.endpoints[self.index(i)])
     }
 
+    /// Where they are in the set, those included that this request tried.
+    #[inline]
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Whether the endpoint at this index of the set is one of them.
+    #[inline]
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.range().contains(&index)
+            && (self.excluded.is_empty() || self.excluded.binary_search(&index).is_err())
+    }
+
+    /// Picks the one at this index of the set, if it is one of them.
+    #[inline]
+    pub(crate) fn choose_at(&self, index: usize) -> Option<Choice<'a>> {
+        self.has(index).then_some(Choice {
+            set: self.set,
+            index,
+        })
+    }
+
+    /// Looks at each candidate once, by its index in the set.
+    #[inline]
+    pub(crate) fn each_index(self, mut look: impl FnMut(usize)) {
+        if self.excluded.is_empty() {
+            self.range().for_each(look);
+        } else {
+            self.range()
+                .filter(|&index| self.has(index))
+                .for_each(&mut look);
+        }
+    }
+
     /// Looks at each candidate once, from number `start` on and around.
     #[inline]
     pub(crate) fn each_from(self, start: usize, look: &mut impl FnMut(usize, &'a Endpoint)) {
@@ -423,7 +460,25 @@ impl<'a> Candidates<'a> {
         if self.is_empty() { others } else { self }
     }
 
-    /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for).
+    /// The same candidates for a key, as [`pick_for`](crate::Balancer::pick_for) asks for them.
+    ///
+    /// ```
+    /// use headless_lb::{EndpointSet, Policy, Rendezvous};
+    /// use std::net::SocketAddr;
+    ///
+    /// let set = EndpointSet::of((1..=3).map(|i| SocketAddr::from(([10, 0, 0, i], 80))));
+    /// let policy = Rendezvous::new();
+    /// let pick = || policy.pick(set.available().for_key("user-7")).map(|choice| choice.endpoint().addr());
+    /// assert_eq!(pick(), pick());
+    /// ```
+    #[must_use]
+    pub fn for_key(self, key: impl Hash) -> Self {
+        self.with_key(Some(hash_of(key)))
+    }
+
+    /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for) or
+    /// [`for_key`](crate::Balancer::for_key).
+    #[inline]
     pub fn key(&self) -> Option<u64> {
         self.key
     }

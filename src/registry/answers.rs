@@ -23,7 +23,7 @@ const REMOVAL_ANSWERS: u8 = 1;
 /// than a rollout.
 const LARGE_REMOVAL_ANSWERS: u8 = 2;
 
-/// A sum over the addresses and names of an answer: the same for every order.
+/// A sum over the addresses, names and weights of an answer: the same for every order.
 ///
 /// Answers come shuffled, and comparing sums is ten times cheaper than sorting. Two different answers
 /// of equal length agree by chance once in 2^64.
@@ -36,11 +36,11 @@ pub(super) struct Fingerprint {
 impl Fingerprint {
     fn of(addresses: &[Address], ranks: &[u64]) -> Self {
         let sum = iter::zip(addresses, ranks).fold(0_u64, |sum, (address, &rank)| {
-            sum.wrapping_add(match address.name() {
-                None => rank,
-                Some(name) => name
-                    .bytes()
-                    .fold(rank, |hash, byte| mix(hash ^ u64::from(byte))),
+            let name = address.name().unwrap_or("").bytes();
+            let hash = name.fold(rank, |hash, byte| mix(hash ^ u64::from(byte)));
+            sum.wrapping_add(match address.weight() {
+                None => hash,
+                Some(weight) => mix(hash ^ u64::from(weight) << 8),
             })
         });
         Self {
@@ -171,8 +171,10 @@ impl<N: NewService> Registry<N> {
                     slot.seen = now;
                     slot.misses = 0;
                     if let Some(name) = address.name() {
-                        slot.endpoint.label(name);
+                        slot.endpoint.set_name(name);
                     }
+                    // Policies weigh the set anew when it is published.
+                    self.dirty |= slot.endpoint.set_weight(address.weight());
                     if slot.presence == Presence::Held {
                         slot.presence = Presence::Live;
                         self.relisted = true;
@@ -342,5 +344,6 @@ fn in_order<'a>(addresses: &'a [Address], ranks: &[u64]) -> Vec<(u64, &'a Addres
 /// Of two listings of one address: a name is better than none, and one better than the other, so that
 /// the order of an answer means nothing.
 fn preference(address: &Address) -> impl Ord {
-    (address.name().is_none(), address.name())
+    let rest = (address.label(), address.weight());
+    (address.name().is_none(), address.name(), rest)
 }

@@ -158,11 +158,16 @@ fn endpoints(services: &[Service], found: &Targets, family: Family) -> Vec<Addre
     let any_v4 = all.clone().any(IpAddr::is_ipv4);
     let any_v6 = all.any(IpAddr::is_ipv6);
     let mut addresses = Vec::with_capacity(services.len());
-    for Service { target, port } in services {
+    for Service {
+        target,
+        port,
+        weight,
+    } in services
+    {
         let name = pod_name(target);
         for &ip in found.get(target).into_iter().flatten() {
             if family.keeps(ip, any_v4, any_v6) {
-                let address = Address::from(SocketAddr::new(ip, *port));
+                let address = Address::from(SocketAddr::new(ip, *port)).weighted(*weight);
                 addresses.push(match &name {
                     Some(name) => address.named(Arc::clone(name)),
                     None => address,
@@ -194,6 +199,7 @@ mod tests {
         Service {
             target: target(label),
             port,
+            weight: 100,
         }
     }
 
