@@ -248,6 +248,39 @@ impl EndpointSet {
     }
 }
 
+/// Some endpoints of a set, as a set of their own, and where in the other they are.
+#[derive(Debug)]
+pub(crate) struct Part {
+    set: EndpointSet,
+    /// Ascending.
+    places: Box<[usize]>,
+}
+
+impl Part {
+    pub(crate) fn set(&self) -> &EndpointSet {
+        &self.set
+    }
+}
+
+impl EndpointSet {
+    /// The endpoints that `keep` holds for, at the same positions.
+    pub(crate) fn part(&self, keep: impl Fn(&Endpoint) -> bool) -> Part {
+        let (mut endpoints, mut places) = (Vec::new(), Vec::new());
+        let mut sizes = [0; Position::COUNT];
+        for (place, (position, endpoint)) in self.positions().enumerate() {
+            if keep(endpoint) {
+                endpoints.push(Arc::clone(endpoint));
+                places.push(place);
+                sizes[position as usize] += 1;
+            }
+        }
+        Part {
+            set: Self::from_groups(endpoints, sizes, self.generation).under(self.reign),
+            places: places.into(),
+        }
+    }
+}
+
 impl<'a> IntoIterator for &'a EndpointSet {
     type Item = &'a Arc<Endpoint>;
     type IntoIter = std::slice::Iter<'a, Arc<Endpoint>>;
@@ -584,6 +617,36 @@ impl<'a> Candidates<'a> {
             return None;
         }
         policy(rest).map(of)
+    }
+
+    /// What `policy` picks of those that are in `part` too; nothing if there is none. Allocates only where this request left some out.
+    pub(crate) fn within(
+        self,
+        part: &Part,
+        policy: impl Fn(Candidates<'_>) -> Option<usize>,
+    ) -> Option<Choice<'a>> {
+        let place = |index| part.places.partition_point(|&place| place < index);
+        let excluded: Vec<usize> = self
+            .excluded
+            .iter()
+            .filter_map(|index| part.places.binary_search(index).ok())
+            .collect();
+        let some = Candidates {
+            set: &part.set,
+            start: place(self.start),
+            end: place(self.end),
+            excluded: &excluded,
+            key: self.key,
+            now: self.now,
+        };
+        if some.is_empty() {
+            return None;
+        }
+        let index = *part.places.get(policy(some)?)?;
+        Some(Choice {
+            set: self.set,
+            index,
+        })
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.
