@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, env, net::SocketAddr, process::Command};
 
-use headless_lb::{Address, EndpointSet, Maglev, Policy, Rendezvous};
+use headless_lb::{Address, Balancer, EndpointSet, Fixed, Maglev, Policy, Rendezvous};
 use proptest::{prelude::*, test_runner::Config};
 use rand_distr::{Distribution, Zipf};
 use rand_xoshiro::{Xoshiro256PlusPlus, rand_core::SeedableRng};
@@ -43,6 +43,29 @@ fn keys_are_spread_evenly() {
     assert!(rendezvous < 1.05, "{rendezvous}");
     let maglev = largest_share(&homes(&Maglev::new(), &set, 100_000), 20);
     assert!(maglev < 1.05, "{maglev}");
+}
+
+#[test]
+fn the_keys_of_a_pod_that_left_are_spread_evenly_over_the_others() {
+    fn check(name: &str, policy: &impl Policy) {
+        let before = homes(policy, &set_of(0..20), 200_000);
+        let after = homes(policy, &set_of(1..20), 200_000);
+        let moved = before
+            .iter()
+            .zip(&after)
+            .filter(|(home, _)| **home == addr(0));
+        let heirs: Vec<SocketAddr> = moved.map(|(_, heir)| *heir).collect();
+        for host in 1..20 {
+            // About 526: standard deviation 23.
+            let share = heirs.iter().filter(|&&heir| heir == addr(host)).count();
+            assert!(
+                share.abs_diff(heirs.len() / 19) < 100,
+                "{name}: {host} got {share}"
+            );
+        }
+    }
+    check("rendezvous", &Rendezvous::new());
+    check("maglev", &Maglev::new());
 }
 
 proptest! {
@@ -176,6 +199,33 @@ fn when_one_weight_grows_keys_move_to_it_and_not_between_others() {
     assert_eq!(before, homes(&Rendezvous::new(), &set, 5_000));
 }
 
+#[tokio::test]
+async fn a_handle_for_a_key_picks_for_it_whatever_is_asked_of_it() {
+    let pods = Fixed::new((0..20).map(addr));
+    let cache = Balancer::builder(pods).policy(Rendezvous::new()).spawn();
+    cache.resolved().await.expect("a fixed list");
+    for key in 0..50_u64 {
+        let home = cache.pick_for(key).expect("a pod").addr();
+        let handle = cache.for_key(key);
+        assert_eq!(handle.pick().expect("a pod").addr(), home);
+        assert_eq!(handle.clone().pick().expect("a pod").addr(), home);
+        let other = handle.with_policy(Rendezvous::new());
+        assert_eq!(other.pick().expect("a pod").addr(), home);
+        // The key's ranks, which are the same each time.
+        let ranks = |handle: &Balancer| -> Vec<SocketAddr> {
+            let picks = handle.pick_many(5).expect("pods");
+            picks.iter().map(|pick| pick.addr()).collect()
+        };
+        assert_eq!(ranks(&handle), ranks(&other));
+        assert_eq!(ranks(&handle)[0], home);
+        // Another key is another key.
+        assert_eq!(
+            handle.for_key(key + 1).pick().expect("a pod").addr(),
+            cache.pick_for(key + 1).expect("a pod").addr()
+        );
+    }
+}
+
 /// Pods with names and without, and what is picked of them for some keys.
 fn told() -> String {
     let named = (0..5).map(|i| Address::from(addr(i)).named(format!("cache-{i}")));
@@ -209,7 +259,7 @@ fn every_process_and_every_version_picks_the_same_pods() {
     // A change of these moves keys of users.
     assert_eq!(
         told(),
-        "rendezvous 4 2 9 3 3 6 4 4 7 5 4 3, maglev 4 6 6 9 5 3 2 2 4 4 0 0"
+        "rendezvous 3 7 8 6 0 6 6 3 4 2 3 3, maglev 6 5 4 6 2 0 4 9 2 4 1 3"
     );
     let child = Command::new(env::current_exe().expect("this program"))
         .args([

@@ -125,6 +125,9 @@ pub(super) fn identity(socket: SocketAddr, name: Option<&str>) -> u64 {
 ///
 /// Written into a buffer: picks of a pod by its ordinal come here, and must not allocate.
 pub(super) fn is_dashed_ip(name: &str) -> bool {
+    if !name.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit()) {
+        return false;
+    }
     let mut buffer = [0; LONGEST_IP];
     let Some(text) = buffer.get_mut(..name.len()) else {
         return false;

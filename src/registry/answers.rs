@@ -347,3 +347,31 @@ fn preference(address: &Address) -> impl Ord {
     let rest = (address.label(), address.weight());
     (address.name().is_none(), address.name(), rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        endpoint::Address,
+        registry::{
+            Config,
+            by_hand::{ByHand, addr},
+        },
+    };
+
+    #[test]
+    fn another_weight_is_a_new_set_of_the_same_endpoints_and_the_same_weight_is_none() {
+        let mut hand = ByHand::new(Config::default(), true);
+        let mut say = |weight| {
+            hand.listed((1..=3).map(|host| Address::from(addr(host)).weighted(weight)));
+            let weights: Vec<_> = hand.set.iter().map(|endpoint| endpoint.weight()).collect();
+            assert_eq!(weights, [Some(weight).filter(|&weight| weight > 0); 3]);
+            let ids: Vec<_> = hand.set.iter().map(|endpoint| endpoint.id()).collect();
+            (hand.set.generation(), ids)
+        };
+        let (first, ids) = say(10);
+        assert_eq!(say(10), (first, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(0), (first + 2, ids));
+    }
+}

@@ -258,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_carry_the_weight_of_their_record() {
+        let services = [service("db-0", 5432)];
+        let found = Targets::from([(target("db-0"), vec![[10, 0, 0, 1].into()])]);
+        let weights = endpoints(&services, &found, Family::PreferV4);
+        let weights: Vec<_> = weights.iter().map(Address::weight).collect();
+        assert_eq!(weights, [Some(100)]);
+    }
+
+    #[test]
     fn a_socket_under_two_names_is_one_endpoint() {
         let services = [service("b", 80), service("a", 80)];
         assert_eq!(
