@@ -36,6 +36,7 @@ mod answers;
 #[cfg(test)]
 mod by_hand;
 mod cadence;
+mod checks;
 mod config;
 mod emptiness;
 mod lifecycle;
@@ -82,6 +83,8 @@ pub struct Registry<N: NewService> {
     /// How many endpoints of the set are at each position.
     sizes: [usize; Position::COUNT],
     generation: u64,
+    /// Whether any endpoint fails its health checks.
+    has_unhealthy: bool,
     dirty: bool,
     /// Whether other endpoints are in the set than the tracker follows.
     relisted: bool,
@@ -113,6 +116,7 @@ impl<N: NewService> Registry<N> {
             draining: Vec::new(),
             sizes: [0; Position::COUNT],
             generation: 0,
+            has_unhealthy: false,
             dirty: false,
             relisted: false,
             added: Vec::new(),
@@ -285,6 +289,7 @@ impl<N: NewService> Registry<N> {
 
     /// Endpoints outside the set have no position, but deadlines.
     fn position_all(&mut self) {
+        let heeded = self.heeded_checks();
         let Self {
             slots,
             roles,
@@ -302,13 +307,18 @@ impl<N: NewService> Registry<N> {
                 let is_replica = standing(slot.endpoint.id()) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
-        let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
+        let (mut sizes, mut warming, mut absent) = ([0; Position::COUNT], 0, 0);
+        let (mut unhealthy, mut has_unhealthy) = (0, false);
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots {
+            has_unhealthy |= slot.is_unhealthy();
             let end = match slot.presence {
                 Presence::Live | Presence::Held => {
-                    let position = slot.position(standing(slot.endpoint.id()), eject_replicas);
+                    let standing = standing(slot.endpoint.id());
+                    let heeds_checks = heeded[standing as usize];
+                    let position = slot.position(standing, eject_replicas, heeds_checks);
+                    unhealthy += usize::from(slot.is_unhealthy());
                     sizes[position as usize] += 1;
                     self.dirty |= mem::replace(&mut slot.position, position) != position;
                     None
@@ -317,7 +327,10 @@ impl<N: NewService> Registry<N> {
                     warming += 1;
                     Some(until)
                 }
-                Presence::Absent { since } => Some(since + config.linger),
+                Presence::Absent { since } => {
+                    absent += 1;
+                    Some(since + config.linger)
+                }
             };
             for end in [end, slot.connectivity.until()].into_iter().flatten() {
                 deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
@@ -328,6 +341,9 @@ impl<N: NewService> Registry<N> {
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
+        self.status.draining = absent + self.draining.len();
+        self.status.unhealthy = unhealthy;
+        self.has_unhealthy = has_unhealthy;
         self.status.unobserved = roles.as_ref().map_or(0, Roles::unobserved);
     }
 }

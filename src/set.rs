@@ -222,6 +222,12 @@ impl EndpointSet {
         self.endpoints.get(index)
     }
 
+    /// Whether the endpoint at `index` is picked only if nothing else is left.
+    #[inline]
+    pub(crate) fn is_ejected(&self, index: usize) -> bool {
+        self.group(Position::Ejected).contains(&index)
+    }
+
     /// Everything a pick may fall back to: available ones and ejected ones.
     pub(crate) fn reachable(&self) -> Candidates<'_> {
         self.candidates(self.ends[Position::Ejected as usize])

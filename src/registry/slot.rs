@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    check::Checked,
     eject::Connectivity,
     endpoint::{Address, Endpoint},
     set::Position,
@@ -22,6 +23,7 @@ pub(super) struct Slot<S> {
     pub(super) presence: Presence,
     pub(super) position: Position,
     pub(super) connectivity: Connectivity,
+    pub(super) checked: Checked,
     /// When an answer listed it last; while the registry is settled, that is the last answer.
     pub(super) seen: Instant,
     /// Whole answers in a row that lacked it.
@@ -59,6 +61,7 @@ impl<S> Slot<S> {
             presence,
             position: Position::Unknown,
             connectivity: Connectivity::default(),
+            checked: Checked::default(),
             seen: now,
             misses: 0,
         }
@@ -102,14 +105,26 @@ impl<S> Slot<S> {
         Some(self.seen + limit?)
     }
 
-    /// Its place in the set, by what its role says and what its connects do.
+    /// Whether it fails its health checks.
     #[inline]
-    pub(super) fn position(&self, standing: Position, eject_replicas: bool) -> Position {
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.checked.unhealthy().is_some()
+    }
+
+    /// Its place in the set, by what its role says, what its connects do, and what its checks say if these are heeded.
+    #[inline]
+    pub(super) fn position(
+        &self,
+        standing: Position,
+        eject_replicas: bool,
+        heeds_checks: bool,
+    ) -> Position {
         match standing {
             // Not ejected, whatever its connects do: there is nothing to fall back to.
             Position::Primary | Position::Rejected => standing,
             Position::Replica if !eject_replicas => standing,
             _ if self.connectivity.is_ejected() => Position::Ejected,
+            _ if heeds_checks && self.is_unhealthy() => Position::Ejected,
             _ => standing,
         }
     }
