@@ -381,28 +381,6 @@ mod tests {
     };
 
     #[test]
-    fn another_weight_is_a_new_set_of_the_same_endpoints_and_the_same_weight_is_none() {
-        let mut hand = ByHand::new(Config::default(), true);
-        let mut say = |weight| {
-            hand.listed((1..=3).map(|host| Address::from(addr(host)).weighted(weight)));
-            let weights: Vec<_> = hand.set.iter().map(|endpoint| endpoint.weight()).collect();
-            assert_eq!(weights, [Some(weight).filter(|&weight| weight > 0); 3]);
-            let ids: Vec<_> = hand.set.iter().map(|endpoint| endpoint.id()).collect();
-            (hand.set.generation(), ids)
-        };
-        let (first, ids) = say(10);
-        assert_eq!(say(10), (first, ids.clone()));
-        assert_eq!(say(20), (first + 1, ids.clone()));
-        assert_eq!(say(20), (first + 1, ids.clone()));
-        assert_eq!(say(0), (first + 2, ids));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::registry::{Config, by_hand::ByHand};
-
-    #[test]
     fn narrowing_removes_most_of_a_set_at_once_and_is_no_answer() {
         let mut pods = ByHand::new(Config::default(), false);
         pods.answer(1..=20);
@@ -443,5 +421,22 @@ mod tests {
         );
         pods.answer([1]);
         assert_eq!(pods.hosts(), [1]);
+    }
+
+    #[test]
+    fn another_weight_is_a_new_set_of_the_same_endpoints_and_the_same_weight_is_none() {
+        let mut hand = ByHand::new(Config::default(), true);
+        let mut say = |weight| {
+            hand.listed((1..=3).map(|host| Address::from(addr(host)).weighted(weight)));
+            let weights: Vec<_> = hand.set.iter().map(|endpoint| endpoint.weight()).collect();
+            assert_eq!(weights, [Some(weight).filter(|&weight| weight > 0); 3]);
+            let ids: Vec<_> = hand.set.iter().map(|endpoint| endpoint.id()).collect();
+            (hand.set.generation(), ids)
+        };
+        let (first, ids) = say(10);
+        assert_eq!(say(10), (first, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(0), (first + 2, ids));
     }
 }
