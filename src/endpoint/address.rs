@@ -114,7 +114,8 @@ pub(crate) fn rank(socket: SocketAddr, seed: u64) -> u64 {
 pub(super) fn identity(socket: SocketAddr, name: Option<&str>) -> u64 {
     match name.filter(|name| !is_dashed_ip(name)) {
         Some(name) => hash_of((name, socket.port())),
-        None => match socket.ip() {
+        // An IPv4 address that is mapped into IPv6 is what it is.
+        None => match socket.ip().to_canonical() {
             IpAddr::V4(ip) => hash_of((u32::from(ip), socket.port())),
             IpAddr::V6(ip) => hash_of((u128::from(ip), socket.port())),
         },

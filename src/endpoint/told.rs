@@ -106,6 +106,7 @@ mod tests {
         assert_eq!(named(&here), named(&there), "a pod that moved");
         assert_ne!(named(&here), named(&at("10.0.0.1:81")));
         assert_ne!(identity(here.clone()), identity(there));
+        assert_eq!(identity(at("[::ffff:10.0.0.1]:80")), identity(here.clone()));
         // Cluster DNS makes this name from the address: clients that ask for SRV agree with those that ask for A.
         assert_eq!(identity(here.clone().named("10-0-0-1")), identity(here));
     }
