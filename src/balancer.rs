@@ -1,17 +1,12 @@
 //! The handle: picks endpoints, tells what is known, asks for more.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, hash::Hash, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     endpoint::Endpoint,
+    key::hash_of,
     meter::Picked,
     outcome::Cause,
     policy::Policy,
@@ -63,6 +58,8 @@ pub struct Balancer<S = ()> {
     policy: Arc<dyn Policy>,
     /// What the policy says to that, at hand.
     is_timed: bool,
+    /// The hash of what this handle is [for](Balancer::for_key).
+    key: Option<u64>,
 }
 
 /// Whether the probe has been heard of each endpoint. A status without endpoints is older than the set
@@ -87,14 +84,16 @@ impl<S: Clone> Balancer<S> {
     /// Picks an endpoint for a key, for policies that look at it
     /// ([`Candidates::key`](crate::Candidates::key)); the others ignore it.
     ///
-    /// The hash of a key is the same in every process of the same build of this crate.
+    /// The hash of a string, of bytes or of a number is frozen: the same in every process, on every platform and in
+    /// every version of this crate. That of other types is what they give to a [`Hasher`](std::hash::Hasher), in order.
+    ///
+    /// For whole requests, and for several picks: [`for_key`](Self::for_key).
     ///
     /// # Errors
     ///
     /// As [`pick`](Self::pick).
     pub fn pick_for(&self, key: impl Hash) -> Result<Pick<S>, PickError> {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        self.pick_with(Some(hasher.hash_one(key)), &[])
+        self.pick_with(Some(hash_of(key)), &[])
     }
 
     /// Picks up to `n` distinct endpoints, in the policy's order: fewer if there are not so many.
@@ -110,7 +109,8 @@ impl<S: Clone> Balancer<S> {
         let picked = self.in_newest(|snapshot| {
             let (mut picks, mut excluded) = (Vec::new(), Vec::new());
             while picks.len() < n {
-                let candidates = snapshot.set().available().excluding(&excluded);
+                let available = snapshot.set().available().with_key(self.key);
+                let candidates = available.excluding(&excluded);
                 let Some(index) = self.choose_from(candidates.with_now(now)) else {
                     break;
                 };
@@ -195,7 +195,8 @@ impl<S: Clone> Balancer<S> {
         let now = self.now();
         self.in_newest(|snapshot| {
             let excluded = indices_of(snapshot.set(), tried);
-            let rest = snapshot.set().available().excluding(&excluded);
+            let available = snapshot.set().available().with_key(self.key);
+            let rest = available.excluding(&excluded);
             let index = self.choose_from(rest.with_now(now))?;
             let picked = Picked::of(snapshot.set().is_ejected(index));
             Some((self.part(snapshot, index, now)?, picked))
@@ -248,6 +249,7 @@ impl<S> Balancer<S> {
         tried: &[Arc<Endpoint>],
         now: Option<Instant>,
     ) -> Option<usize> {
+        let key = key.or(self.key);
         let available = set.available().with_key(key).with_now(now);
         if tried.is_empty() {
             return self.choose_from(available);
@@ -275,6 +277,7 @@ impl<S> Balancer<S> {
             shared,
             is_timed: policy.is_timed(),
             policy,
+            key: None,
         }
     }
 
@@ -290,7 +293,44 @@ impl<S> Balancer<S> {
     /// ```
     #[must_use]
     pub fn with_policy(&self, policy: impl Policy) -> Self {
-        Self::new(Arc::clone(&self.shared), Arc::new(policy))
+        let balancer = Self::new(Arc::clone(&self.shared), Arc::new(policy));
+        Self {
+            key: self.key,
+            ..balancer
+        }
+    }
+
+    /// The same service for one key: all picks and calls through this handle are for it, repeated ones too. For
+    /// policies that look at keys ([`Rendezvous`](crate::Rendezvous), [`Maglev`](crate::Maglev)); the others ignore it.
+    ///
+    /// As cheap as a clone, so one may be made for each request. What a key is, is for the caller to know; behind other
+    /// layers, a service at the bottom of the stack tells it from the request:
+    ///
+    /// ```
+    /// # use headless_lb::{Balancer, Fixed, Rendezvous};
+    /// use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # let pods = Fixed::new([SocketAddr::from(([127, 0, 0, 1], 80))]);
+    /// # let call = |_: &Arc<headless_lb::Endpoint>| service_fn(async |user: u64| Ok::<_, Infallible>(user));
+    /// let carts = Balancer::builder(pods).policy(Rendezvous::new()).spawn_with(call);
+    /// let by_user = service_fn(move |user: u64| carts.for_key(user).oneshot(user));
+    ///
+    /// let stack = ServiceBuilder::new().timeout(std::time::Duration::from_secs(2)).service(by_user);
+    /// stack.oneshot(7).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Over HTTP likewise: `catalog.for_key(user).oneshot(request)`; and for a gRPC client,
+    /// `CatalogClient::with_origin(catalog.for_key(user), origin)`.
+    #[must_use]
+    pub fn for_key(&self, key: impl Hash) -> Self {
+        Self {
+            key: Some(hash_of(key)),
+            ..self.clone()
+        }
     }
 
     /// The endpoints now. Holding the set keeps no connection open.
@@ -436,6 +476,7 @@ impl<S> Clone for Balancer<S> {
             shared: Arc::clone(&self.shared),
             policy: Arc::clone(&self.policy),
             is_timed: self.is_timed,
+            key: self.key,
         }
     }
 }

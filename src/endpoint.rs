@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -24,6 +24,7 @@ mod decay;
 mod in_flight;
 mod load;
 mod replication;
+mod told;
 
 pub use address::Address;
 pub(crate) use address::rank;
@@ -33,6 +34,7 @@ use caution::Caution;
 pub use in_flight::InFlight;
 use load::{Load, Timing};
 use replication::Replication;
+use told::Told;
 
 /// One address of a service and what is known about it while it lives.
 ///
@@ -40,13 +42,12 @@ use replication::Replication;
 /// returns under another pod name is another endpoint.
 ///
 /// It takes 384 bytes, reference counts included: what requests write, what they count references with
-/// and what they read are on cache line pairs of their own.
+/// and what they read are on cache line pairs of their own. What it is called is beside it.
 pub struct Endpoint {
     id: u64,
     socket: SocketAddr,
     since: Instant,
-    /// Written once, by the driver: a name that DNS tells later than the address.
-    name: OnceLock<Arc<str>>,
+    told: Box<Told>,
     /// Shared with the other endpoints of the service.
     baseline: Arc<Baseline>,
     /// Which of its successes move the mean: not the same ones at each endpoint.
@@ -70,9 +71,9 @@ impl Endpoint {
             id: NEXT_ID.fetch_add(1, Relaxed),
             socket: address.socket,
             since,
-            name: address.name.map_or_else(OnceLock::new, OnceLock::from),
             baseline,
             phase: rank(address.socket, 0) as u8,
+            told: Told::of(address),
             caution: Caution::default(),
             replication: Replication::default(),
             load: Load::default(),
@@ -83,12 +84,6 @@ impl Endpoint {
     #[inline]
     pub fn addr(&self) -> SocketAddr {
         self.socket
-    }
-
-    /// The pod's name (`db-0`, or `10-244-1-7` for a pod without a hostname), where SRV records told one.
-    #[inline]
-    pub fn name(&self) -> Option<&str> {
-        self.name.get().map(AsRef::as_ref)
     }
 
     /// The StatefulSet ordinal at the end of the name: 2 for `db-2`; none for a dashed IP address.
@@ -237,11 +232,6 @@ impl Endpoint {
         }
     }
 
-    /// Labels an endpoint that was found without a name. A second name does not replace the first.
-    pub(crate) fn label(&self, name: &str) {
-        self.name.get_or_init(|| name.into());
-    }
-
     /// Whether the driver waits for a connect that succeeds.
     pub(crate) fn is_warming(&self) -> bool {
         self.load.warming.load(Relaxed)
@@ -318,14 +308,5 @@ mod tests {
         assert!(endpoint.load.connected() && !endpoint.load.connected());
         let recoveries = endpoint.connects().recoveries;
         assert_eq!(recoveries, 1, "a first connect ends no row");
-    }
-
-    #[test]
-    fn the_first_name_stays() {
-        let endpoint = Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)).into(), Instant::now());
-        assert_eq!(endpoint.name(), None);
-        endpoint.label("db-0");
-        endpoint.label("db-1");
-        assert_eq!(endpoint.name(), Some("db-0"));
     }
 }

@@ -32,6 +32,7 @@
 //! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
+//! | keep the requests of a key at one pod | [`Balancer::for_key`], [`Rendezvous`], [`Maglev`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
 //! | write to the primary of a database | [`Balancer::primary`], [`PrimaryView`], [`Writer`] |
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
@@ -96,6 +97,7 @@ mod draw;
 mod eject;
 mod endpoint;
 mod hint;
+mod key;
 #[cfg(feature = "metrics")]
 pub mod meter;
 #[cfg(not(feature = "metrics"))]
@@ -152,8 +154,8 @@ pub use http::{
 };
 pub use outcome::{Cause, Failure, Outcome};
 pub use policy::{
-    Adaptive, First, FreshReplica, LeastRequest, PeakEwma, Policy, PolicyFn, PreferReplica,
-    Primary, Random, Replica, RoundRobin, policy_fn,
+    Adaptive, First, FreshReplica, LeastRequest, Maglev, Or, PeakEwma, Policy, PolicyFn, Prefer,
+    PreferReplica, Primary, Random, Rendezvous, Replica, RoundRobin, Weighted, policy_fn,
 };
 #[cfg(feature = "redis")]
 pub use pools::RedisPrimary;

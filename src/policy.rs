@@ -7,10 +7,15 @@
 //! | [`Random`] | any | clients are many or short-lived; nothing is remembered |
 //! | [`LeastRequest`] | of two, the one with fewer requests in flight | requests cost unequally |
 //! | [`PeakEwma`] | of two, the lower product of peak latency and requests in flight | coming from Finagle, Linkerd or tower |
+//! | [`Weighted`] | each in turn, as often as its weight says | pods have known, unequal sizes |
+//! | [`Rendezvous`] | the one that the key ranks highest | caches, data split by key; up to some hundred pods |
+//! | [`Maglev`] | the one that a table has for the key | the same over hundreds of pods |
 //! | [`First`] | one, as long as it is there | active/standby by rank |
 //! | [`Primary`] | the accepted primary | writes to a replicated database |
 //! | [`Replica`] | a policy over the replicas | reads that must not load the primary |
 //! | [`PreferReplica`] | replicas, else anything | reads that must succeed |
+//! | [`Prefer`] | a policy over some, else over the others | pods nearby, or of one version |
+//! | [`Policy::or`] | another where the first picks nothing | |
 //! | [`policy_fn`] | yours | the rest |
 
 use std::{fmt, sync::Arc};
@@ -18,22 +23,34 @@ use std::{fmt, sync::Arc};
 use crate::set::{Candidates, Choice, EndpointSet};
 
 mod adaptive;
+mod bound;
 mod first;
 mod lag;
 mod least_request;
+mod maglev;
+mod or;
 mod peak_ewma;
+mod prefer;
 mod random;
+mod rendezvous;
 mod role;
 mod round_robin;
+mod tables;
+mod weighted;
 
 pub use adaptive::Adaptive;
 pub use first::First;
 pub use lag::FreshReplica;
 pub use least_request::LeastRequest;
+pub use maglev::Maglev;
+pub use or::Or;
 pub use peak_ewma::PeakEwma;
+pub use prefer::Prefer;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
 pub use role::{PreferReplica, Primary, Replica};
 pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
 
 /// Picks an endpoint.
 ///
@@ -81,6 +98,23 @@ pub trait Policy: Send + Sync + 'static {
     fn prepare(&self, set: &EndpointSet) -> bool {
         let _ = set;
         false
+    }
+
+    /// This policy, and `other` where it picks nothing.
+    ///
+    /// ```
+    /// use headless_lb::{LeastRequest, Policy, Primary, Random, Replica};
+    /// use std::time::Duration;
+    ///
+    /// let fresh = Replica(LeastRequest::new()).max_lag(Duration::from_secs(1));
+    /// let readers = fresh.or(Primary).or(Replica(Random::new()));
+    /// # let _ = readers;
+    /// ```
+    fn or<Q: Policy>(self, other: Q) -> Or<Self, Q>
+    where
+        Self: Sized,
+    {
+        Or::new(self, other)
     }
 }
 
@@ -193,17 +227,22 @@ pub(crate) mod tests {
     #[test]
     fn no_policy_picks_from_nothing() {
         let nothing = set_of(0);
-        let policies: [Arc<dyn Policy>; 10] = [
+        let policies: [Arc<dyn Policy>; 15] = [
             Arc::new(Adaptive::new()),
             Arc::new(First::new()),
             Arc::new(LeastRequest::new()),
             Arc::new(LeastRequest::new().full()),
+            Arc::new(Maglev::new()),
             Arc::new(PeakEwma::new()),
+            Arc::new(Prefer::label("a", Maglev::new())),
+            Arc::new(Random::new().or(First::new())),
             Arc::new(PreferReplica(Random::new())),
             Arc::new(Primary),
             Arc::new(Random::new()),
+            Arc::new(Rendezvous::new().bounded(1.25)),
             Arc::new(Replica(Random::new())),
             Arc::new(RoundRobin::new()),
+            Arc::new(Weighted::srv()),
         ];
         for policy in policies {
             assert!(policy.pick(nothing.available()).is_none());

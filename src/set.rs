@@ -9,7 +9,9 @@
 //! one early, and every group is a slice.
 
 use std::{
-    fmt, iter,
+    fmt,
+    hash::Hash,
+    iter,
     ops::Range,
     sync::{
         Arc,
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use crate::{
     draw::{Draw, below},
     endpoint::{Address, Baseline, Endpoint},
+    key::hash_of,
     probe::Term,
 };
 
@@ -251,6 +254,39 @@ impl EndpointSet {
     }
 }
 
+/// Some endpoints of a set, as a set of their own, and where in the other they are.
+#[derive(Debug)]
+pub(crate) struct Part {
+    set: EndpointSet,
+    /// Ascending.
+    places: Box<[usize]>,
+}
+
+impl Part {
+    pub(crate) fn set(&self) -> &EndpointSet {
+        &self.set
+    }
+}
+
+impl EndpointSet {
+    /// The endpoints that `keep` holds for, at the same positions.
+    pub(crate) fn part(&self, keep: impl Fn(&Endpoint) -> bool) -> Part {
+        let (mut endpoints, mut places) = (Vec::new(), Vec::new());
+        let mut sizes = [0; Position::COUNT];
+        for (place, (position, endpoint)) in self.positions().enumerate() {
+            if keep(endpoint) {
+                endpoints.push(Arc::clone(endpoint));
+                places.push(place);
+                sizes[position as usize] += 1;
+            }
+        }
+        Part {
+            set: Self::from_groups(endpoints, sizes, self.generation).under(self.reign),
+            places: places.into(),
+        }
+    }
+}
+
 impl<'a> IntoIterator for &'a EndpointSet {
     type Item = &'a Arc<Endpoint>;
     type IntoIter = std::slice::Iter<'a, Arc<Endpoint>>;
@@ -374,6 +410,40 @@ impl<'a> Candidates<'a> {
         (0..self.len()).map(move |i| &*self.set.endpoints[self.index(i)])
     }
 
+    /// Where they are in the set, those included that this request tried.
+    #[inline]
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Whether the endpoint at this index of the set is one of them.
+    #[inline]
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.range().contains(&index)
+            && (self.excluded.is_empty() || self.excluded.binary_search(&index).is_err())
+    }
+
+    /// Picks the one at this index of the set, if it is one of them.
+    #[inline]
+    pub(crate) fn choose_at(&self, index: usize) -> Option<Choice<'a>> {
+        self.has(index).then_some(Choice {
+            set: self.set,
+            index,
+        })
+    }
+
+    /// Looks at each candidate once, by its index in the set.
+    #[inline]
+    pub(crate) fn each_index(self, mut look: impl FnMut(usize)) {
+        if self.excluded.is_empty() {
+            self.range().for_each(look);
+        } else {
+            self.range()
+                .filter(|&index| self.has(index))
+                .for_each(&mut look);
+        }
+    }
+
     /// Looks at each candidate once, from number `start` on and around.
     #[inline]
     pub(crate) fn each_from(self, start: usize, look: &mut impl FnMut(usize, &'a Endpoint)) {
@@ -429,7 +499,25 @@ impl<'a> Candidates<'a> {
         if self.is_empty() { others } else { self }
     }
 
-    /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for).
+    /// The same candidates for a key, as [`pick_for`](crate::Balancer::pick_for) asks for them.
+    ///
+    /// ```
+    /// use headless_lb::{EndpointSet, Policy, Rendezvous};
+    /// use std::net::SocketAddr;
+    ///
+    /// let set = EndpointSet::of((1..=3).map(|i| SocketAddr::from(([10, 0, 0, i], 80))));
+    /// let policy = Rendezvous::new();
+    /// let pick = || policy.pick(set.available().for_key("user-7")).map(|choice| choice.endpoint().addr());
+    /// assert_eq!(pick(), pick());
+    /// ```
+    #[must_use]
+    pub fn for_key(self, key: impl Hash) -> Self {
+        self.with_key(Some(hash_of(key)))
+    }
+
+    /// The hash of what the caller gave to [`pick_for`](crate::Balancer::pick_for) or
+    /// [`for_key`](crate::Balancer::for_key).
+    #[inline]
     pub fn key(&self) -> Option<u64> {
         self.key
     }
@@ -535,6 +623,36 @@ impl<'a> Candidates<'a> {
             return None;
         }
         policy(rest).map(of)
+    }
+
+    /// What `policy` picks of those that are in `part` too; nothing if there is none. Allocates only where this request left some out.
+    pub(crate) fn within(
+        self,
+        part: &Part,
+        policy: impl Fn(Candidates<'_>) -> Option<usize>,
+    ) -> Option<Choice<'a>> {
+        let place = |index| part.places.partition_point(|&place| place < index);
+        let excluded: Vec<usize> = self
+            .excluded
+            .iter()
+            .filter_map(|index| part.places.binary_search(index).ok())
+            .collect();
+        let some = Candidates {
+            set: &part.set,
+            start: place(self.start),
+            end: place(self.end),
+            excluded: &excluded,
+            key: self.key,
+            now: self.now,
+        };
+        if some.is_empty() {
+            return None;
+        }
+        let index = *part.places.get(policy(some)?)?;
+        Some(Choice {
+            set: self.set,
+            index,
+        })
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.

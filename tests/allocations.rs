@@ -8,8 +8,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use headless_lb::{
-    Address, Balancer, Driver, Endpoint, First, Fixed, LeastRequest, Policy, Position,
-    PreferReplica, Primary, Random, Replica, Role, RoundRobin, policy_fn, probe_fn,
+    Adaptive, Address, Balancer, Candidates, Choice, Driver, Endpoint, First, Fixed, LeastRequest,
+    Maglev, PeakEwma, Policy, Position, Prefer, PreferReplica, Primary, Random, Rendezvous,
+    Replica, Role, RoundRobin, Weighted, policy_fn, probe_fn,
 };
 
 #[global_allocator]
@@ -20,9 +21,25 @@ const PICKS: u64 = 1_000;
 #[test]
 fn no_pick_and_no_view_of_the_primary_allocates() {
     let (db, _driver) = database();
-    let policies: [(&str, Arc<dyn Policy>); 9] = [
+    let by_pod = |endpoint: &Endpoint| endpoint.ordinal().map_or(f64::NAN, f64::from);
+    let is_replica = |endpoint: &Endpoint| endpoint.name() != Some("db-0");
+    let policies: [(&str, Arc<dyn Policy>); 21] = [
+        ("Adaptive", Arc::new(Adaptive::new())),
         ("First", Arc::new(First::new())),
+        (
+            "First, failing back",
+            Arc::new(First::new().fail_back(Duration::from_secs(1))),
+        ),
         ("LeastRequest", Arc::new(LeastRequest::new())),
+        ("LeastRequest, full", Arc::new(LeastRequest::new().full())),
+        ("Maglev", Arc::new(Maglev::new())),
+        ("Maglev, bounded", Arc::new(Maglev::new().bounded(1.25))),
+        ("Or", Arc::new(Replica(Random::new()).or(Primary))),
+        ("PeakEwma", Arc::new(PeakEwma::new())),
+        (
+            "Prefer",
+            Arc::new(Prefer::by(is_replica, Weighted::by(by_pod))),
+        ),
         (
             "policy_fn",
             Arc::new(policy_fn(|candidates| candidates.choose(0))),
@@ -31,8 +48,18 @@ fn no_pick_and_no_view_of_the_primary_allocates() {
         ("Primary", Arc::new(Primary)),
         ("Random", Arc::new(Random::new())),
         ("Random, seeded", Arc::new(Random::seeded(1))),
+        ("Rendezvous", Arc::new(Rendezvous::new())),
+        (
+            "Rendezvous, weighted and bounded",
+            Arc::new(Rendezvous::new().weighted(by_pod).bounded(1.25)),
+        ),
         ("Replica", Arc::new(Replica(LeastRequest::new()))),
         ("RoundRobin", Arc::new(RoundRobin::new())),
+        ("Weighted", Arc::new(Weighted::by(by_pod))),
+        (
+            "Weighted, unprepared",
+            Arc::new(Unprepared(Weighted::by(by_pod))),
+        ),
     ];
     let _profiler = dhat::Profiler::builder().testing().build();
     for (name, policy) in policies {
@@ -80,6 +107,15 @@ fn no_pick_and_no_view_of_the_primary_allocates() {
     assert_eq!(allocations(|| drop(writer.clone())), 0, "clone of a writer");
     // What is counted is counted: a list of picks is on the heap.
     assert!(allocations(|| drop(db.pick_many(2).unwrap())) >= PICKS);
+}
+
+/// A policy that never sees a set before it picks from it.
+struct Unprepared<P>(P);
+
+impl<P: Policy> Policy for Unprepared<P> {
+    fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+        self.0.pick(candidates)
+    }
 }
 
 /// Allocations of 1,000 calls, after one that warms up.

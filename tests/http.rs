@@ -9,6 +9,8 @@
 mod connections;
 #[path = "http/draining.rs"]
 mod draining;
+#[path = "http/keys.rs"]
+mod keys;
 mod support;
 
 use std::{

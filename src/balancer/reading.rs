@@ -147,7 +147,10 @@ impl<S: Clone> Balancer<S> {
     ) -> Option<Pick<S>> {
         let set = snapshot.set();
         let now = self.now();
-        let (reign, candidates) = (set.reign(), set.available().with_now(now));
+        let (reign, candidates) = (
+            set.reign(),
+            set.available().with_key(self.key).with_now(now),
+        );
         let primary = || self.take(snapshot, candidates.primaries().choose(0)?.index(), now);
         if is_late && written.is_known_after(reign) {
             return None;

@@ -35,6 +35,11 @@ impl<P> Replica<P> {
         self.bounded().max_lag(lag)
     }
 
+    /// Takes the primary where there is no replica. Default: nothing is picked then.
+    pub fn or_primary(self) -> FreshReplica<P> {
+        self.bounded().or_primary()
+    }
+
     fn bounded(self) -> FreshReplica<P> {
         FreshReplica {
             policy: self.0,

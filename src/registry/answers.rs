@@ -23,7 +23,7 @@ const REMOVAL_ANSWERS: u8 = 1;
 /// than a rollout.
 const LARGE_REMOVAL_ANSWERS: u8 = 2;
 
-/// A sum over the addresses and names of an answer: the same for every order.
+/// A sum over the addresses, names and weights of an answer: the same for every order.
 ///
 /// Answers come shuffled, and comparing sums is ten times cheaper than sorting. Two different answers
 /// of equal length agree by chance once in 2^64.
@@ -36,11 +36,11 @@ pub(super) struct Fingerprint {
 impl Fingerprint {
     fn of(addresses: &[Address], ranks: &[u64]) -> Self {
         let sum = iter::zip(addresses, ranks).fold(0_u64, |sum, (address, &rank)| {
-            sum.wrapping_add(match address.name() {
-                None => rank,
-                Some(name) => name
-                    .bytes()
-                    .fold(rank, |hash, byte| mix(hash ^ u64::from(byte))),
+            let name = address.name().unwrap_or("").bytes();
+            let hash = name.fold(rank, |hash, byte| mix(hash ^ u64::from(byte)));
+            sum.wrapping_add(match address.weight() {
+                None => hash,
+                Some(weight) => mix(hash ^ u64::from(weight) << 8),
             })
         });
         Self {
@@ -193,8 +193,10 @@ impl<N: NewService> Registry<N> {
                     slot.seen = now;
                     slot.misses = 0;
                     if let Some(name) = address.name() {
-                        slot.endpoint.label(name);
+                        slot.endpoint.set_name(name);
                     }
+                    // Policies weigh the set anew when it is published.
+                    self.dirty |= slot.endpoint.set_weight(address.weight());
                     if slot.presence == Presence::Held {
                         slot.presence = Presence::Live;
                         self.relisted = true;
@@ -364,12 +366,19 @@ fn in_order<'a>(addresses: &'a [Address], ranks: &[u64]) -> Vec<(u64, &'a Addres
 /// Of two listings of one address: a name is better than none, and one better than the other, so that
 /// the order of an answer means nothing.
 fn preference(address: &Address) -> impl Ord {
-    (address.name().is_none(), address.name())
+    let rest = (address.label(), address.weight());
+    (address.name().is_none(), address.name(), rest)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::registry::{Config, by_hand::ByHand};
+    use crate::{
+        endpoint::Address,
+        registry::{
+            Config,
+            by_hand::{ByHand, addr},
+        },
+    };
 
     #[test]
     fn narrowing_removes_most_of_a_set_at_once_and_is_no_answer() {
@@ -412,5 +421,22 @@ mod tests {
         );
         pods.answer([1]);
         assert_eq!(pods.hosts(), [1]);
+    }
+
+    #[test]
+    fn another_weight_is_a_new_set_of_the_same_endpoints_and_the_same_weight_is_none() {
+        let mut hand = ByHand::new(Config::default(), true);
+        let mut say = |weight| {
+            hand.listed((1..=3).map(|host| Address::from(addr(host)).weighted(weight)));
+            let weights: Vec<_> = hand.set.iter().map(|endpoint| endpoint.weight()).collect();
+            assert_eq!(weights, [Some(weight).filter(|&weight| weight > 0); 3]);
+            let ids: Vec<_> = hand.set.iter().map(|endpoint| endpoint.id()).collect();
+            (hand.set.generation(), ids)
+        };
+        let (first, ids) = say(10);
+        assert_eq!(say(10), (first, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(20), (first + 1, ids.clone()));
+        assert_eq!(say(0), (first + 2, ids));
     }
 }

@@ -58,10 +58,15 @@ pub enum Manner {
 impl Pod {
     /// Serves on a loopback address with a port of its own.
     pub async fn start(ip: [u8; 4], manner: Manner) -> Self {
+        Self::start_at(SocketAddr::from((ip, 0)), manner).await
+    }
+
+    /// Serves where another pod may have been a moment ago.
+    pub async fn start_at(addr: SocketAddr, manner: Manner) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket
-            .bind(SocketAddr::from((ip, 0)))
-            .expect("a loopback port");
+        // Connections of the pod before may wait for their end.
+        socket.set_reuseaddr(true).expect("an option of sockets");
+        socket.bind(addr).expect("a loopback port");
         let listener = socket.listen(LISTEN_QUEUE).expect("a loopback port");
         let addr = listener
             .local_addr()

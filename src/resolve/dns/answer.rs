@@ -38,6 +38,7 @@ impl Addresses {
 pub(super) struct Service {
     pub(super) target: Name,
     pub(super) port: u16,
+    pub(super) weight: u16,
 }
 
 /// The A or AAAA records of `name` among `records`, by owner: the resolver does not filter.
@@ -117,10 +118,12 @@ pub(super) fn services(
         services.push(Service {
             target: srv.target.to_lowercase(),
             port: srv.port,
+            weight: srv.weight,
         });
     }
-    services.sort_unstable_by(|a, b| (&a.target, a.port).cmp(&(&b.target, b.port)));
-    services.dedup();
+    services
+        .sort_unstable_by(|a, b| (&a.target, a.port, a.weight).cmp(&(&b.target, b.port, b.weight)));
+    services.dedup_by(|a, b| (&a.target, a.port) == (&b.target, b.port));
     Some((services, ttl))
 }
 
@@ -299,6 +302,7 @@ mod tests {
         let db_0 = Service {
             target: name("db-0.x."),
             port: 8080,
+            weight: 1,
         };
         assert_eq!(services, [db_0]);
         assert_eq!(ttl, Some(Duration::from_secs(9)));

@@ -158,11 +158,16 @@ fn endpoints(services: &[Service], found: &Targets, family: Family) -> Vec<Addre
     let any_v4 = all.clone().any(IpAddr::is_ipv4);
     let any_v6 = all.any(IpAddr::is_ipv6);
     let mut addresses = Vec::with_capacity(services.len());
-    for Service { target, port } in services {
+    for Service {
+        target,
+        port,
+        weight,
+    } in services
+    {
         let name = pod_name(target);
         for &ip in found.get(target).into_iter().flatten() {
             if family.keeps(ip, any_v4, any_v6) {
-                let address = Address::from(SocketAddr::new(ip, *port));
+                let address = Address::from(SocketAddr::new(ip, *port)).weighted(*weight);
                 addresses.push(match &name {
                     Some(name) => address.named(Arc::clone(name)),
                     None => address,
@@ -194,6 +199,7 @@ mod tests {
         Service {
             target: target(label),
             port,
+            weight: 100,
         }
     }
 
@@ -249,6 +255,15 @@ mod tests {
         assert_eq!(shown(&services, &found, Family::Both).len(), 2);
         assert_eq!(shown(&services, &found[1..], Family::PreferV4).len(), 1);
         assert_eq!(shown(&services, &found[1..], Family::V4Only).len(), 0);
+    }
+
+    #[test]
+    fn endpoints_carry_the_weight_of_their_record() {
+        let services = [service("db-0", 5432)];
+        let found = Targets::from([(target("db-0"), vec![[10, 0, 0, 1].into()])]);
+        let weights = endpoints(&services, &found, Family::PreferV4);
+        let weights: Vec<_> = weights.iter().map(Address::weight).collect();
+        assert_eq!(weights, [Some(100)]);
     }
 
     #[test]

@@ -1,0 +1,290 @@
+//! The endpoint that a table has for a key.
+
+use std::{iter, sync::Arc};
+
+use super::{Policy, Rendezvous, bound::Bound, tables::Tables};
+use crate::{
+    draw::mix,
+    set::{Candidates, Choice, EndpointSet},
+};
+
+/// The endpoint that a table has for the key: what [`Rendezvous`] does, for hundreds of endpoints.
+///
+/// Every endpoint takes slots of a table in an order of its own, all in turn, until the table is full; a key
+/// picks a slot ("Maglev", Eisenbud et al., NSDI 2016). Shares are equal within a few percent. Clients that see the same endpoints have
+/// the same table; an endpoint that is set aside changes none, and its keys alone go to the next slots. When
+/// one leaves or joins, up to twice as many keys move as must: with fewer than some 64 endpoints rather take
+/// `Rendezvous`.
+///
+/// Keys, identities and the case without a key are as they are there. The table has 65,537 slots, or 655,373 for more than 655
+/// endpoints, and is computed by the driver when endpoints come or go, which takes 1 ms, or some 17 for the large one. Use one policy for each
+/// service: it holds the tables of the newest sets alone, and picks as `Rendezvous` does from others.
+///
+/// ```
+/// use headless_lb::{Balancer, Fixed, Maglev};
+/// use std::net::SocketAddr;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pods = (0..200).map(|i| SocketAddr::from(([127, 0, 1, i], 6379)));
+/// let cache = Balancer::builder(Fixed::new(pods)).policy(Maglev::new()).spawn();
+/// cache.resolved().await?;
+/// assert_eq!(cache.pick_for("cart-7")?.addr(), cache.pick_for("cart-7")?.addr());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Maglev {
+    bound: Bound,
+    tables: Tables<Table>,
+    /// Where there is no table, and no key.
+    otherwise: Rendezvous,
+}
+
+/// The sizes of the paper: primes, the smaller for up to a hundredth as many endpoints.
+const SMALL: usize = 65_537;
+const LARGE: usize = 655_373;
+
+/// A key goes through so many slots for each endpoint at most: one candidate in a thousand is found within
+/// eight thousand slots but for 3 keys in 10,000.
+const REACH: usize = 8;
+
+impl Maglev {
+    /// Without a bound. Picks without a key draw from a generator of the calling thread.
+    pub fn new() -> Self {
+        Self::or(Rendezvous::new())
+    }
+
+    /// For tests and simulations: picks without a key draw a sequence that `seed` decides.
+    pub fn seeded(seed: u64) -> Self {
+        Self::or(Rendezvous::seeded(seed))
+    }
+
+    fn or(otherwise: Rendezvous) -> Self {
+        Self {
+            bound: Bound::NONE,
+            tables: Tables::default(),
+            otherwise,
+        }
+    }
+
+    /// No endpoint gets a request while it has `times` the mean in flight, and at least four: see
+    /// [`Rendezvous::bounded`]. Default: no bound.
+    #[must_use]
+    pub fn bounded(mut self, times: f32) -> Self {
+        self.bound = Bound::new(times);
+        self.otherwise = self.otherwise.bounded(times);
+        self
+    }
+
+    /// The first endpoint of the key's slots that is a candidate and not full; if all are full, the first candidate.
+    fn look_up<'a>(
+        &self,
+        table: &Table,
+        candidates: Candidates<'a>,
+        key: u64,
+    ) -> Option<Choice<'a>> {
+        let full = self.bound.of(candidates);
+        let mut first = None;
+        for place in table.places(key) {
+            let Some(choice) = candidates.choose_at(place) else {
+                continue;
+            };
+            if full.is_none_or(|full| choice.endpoint().pending() < full) {
+                return Some(choice);
+            }
+            first = first.or(Some(choice));
+        }
+        first
+    }
+}
+
+impl Policy for Maglev {
+    fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+        let found = candidates.key().and_then(|key| {
+            self.tables.with(candidates.set(), |table| {
+                self.look_up(table?, candidates, key)
+            })
+        });
+        found.or_else(|| self.otherwise.pick(candidates))
+    }
+
+    fn is_sticky(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, set: &EndpointSet) -> bool {
+        // Slots have 16 bits. No DNS answer holds as many.
+        if set.len() < usize::from(u16::MAX) {
+            self.tables.add(set, |others| Table::of(set, others));
+        }
+        true
+    }
+}
+
+impl Default for Maglev {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Which member has which slot, and where in the set the members are.
+#[derive(Debug)]
+struct Table {
+    /// Ascending identities: the same members in every process, whatever the order of its set.
+    members: Box<[u64]>,
+    /// Shared by all sets of these members: roles and ejections move places only.
+    slots: Arc<[u16]>,
+    places: Box<[u32]>,
+}
+
+impl Table {
+    fn of(set: &EndpointSet, others: &[(u64, Arc<Self>)]) -> Self {
+        let mut found: Vec<_> = iter::zip(0_u32.., set)
+            .map(|(place, endpoint)| (endpoint.identity(), endpoint.addr(), place))
+            .collect();
+        found.sort_unstable();
+        // One pod under two addresses is one member.
+        found.dedup_by_key(|(identity, ..)| *identity);
+        let members: Box<[u64]> = found.iter().map(|(identity, ..)| *identity).collect();
+        let same = others.iter().find(|(_, other)| other.members == members);
+        let slots = same.map_or_else(|| fill(&members), |(_, other)| Arc::clone(&other.slots));
+        Self {
+            members,
+            slots,
+            places: found.iter().map(|(.., place)| *place).collect(),
+        }
+    }
+
+    /// The places of the endpoints in the key's slot and those that follow.
+    #[inline]
+    fn places(&self, key: u64) -> impl Iterator<Item = usize> {
+        let size = self.slots.len();
+        // Multiply and shift: the key's upper bits are as good as the rest, and a division costs as much as the pick.
+        let first = ((u128::from(key) * size as u128) >> 64) as usize;
+        let slots = self.slots[first..].iter().chain(&self.slots[..first]);
+        let reach = self.members.len() * REACH;
+        slots
+            .take(reach)
+            .map(|&member| self.places[usize::from(member)] as usize)
+    }
+}
+
+/// In turn, each member takes the next free slot of its own walk through all of them: from `offset` in
+/// steps of `skip`, which visit every slot, for their number is prime.
+fn fill(members: &[u64]) -> Arc<[u16]> {
+    const FREE: u16 = u16::MAX;
+    let size = match members.len() {
+        0 => return Arc::default(),
+        few if few * 100 <= SMALL => SMALL,
+        _ => LARGE,
+    };
+    let mut slots = vec![FREE; size];
+    let mut walks: Vec<(usize, usize)> = members
+        .iter()
+        .map(|&identity| {
+            let (offset, skip) = (mix(identity), mix(!identity));
+            let offset = (offset % size as u64) as usize;
+            (offset, (skip % (size as u64 - 1)) as usize + 1)
+        })
+        .collect();
+    let mut free = size;
+    loop {
+        for (member, (at, skip)) in iter::zip(0.., &mut walks) {
+            let mut step = || {
+                let slot = *at;
+                *at += *skip;
+                *at -= if *at >= size { size } else { 0 };
+                slot
+            };
+            let mut slot = step();
+            while slots[slot] != FREE {
+                slot = step();
+            }
+            slots[slot] = member;
+            free -= 1;
+            if free == 0 {
+                return slots.into();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        policy::tests::set_of,
+        set::Position::{Replica, Unknown},
+    };
+
+    #[test]
+    fn another_try_goes_to_the_next_slots_and_those_of_one_endpoint_scatter() {
+        let (policy, set) = (Maglev::new(), set_of(12));
+        policy.prepare(&set);
+        let mut heirs = BTreeSet::new();
+        for key in 0..2_000_u64 {
+            let all = set.available().for_key(key);
+            let first = policy.pick(all).unwrap().index();
+            let tried = [first];
+            let second = policy.pick(all.excluding(&tried)).unwrap().index();
+            assert_ne!(first, second);
+            if first == 3 {
+                heirs.insert(second);
+            }
+        }
+        assert_eq!(heirs.len(), 11);
+    }
+
+    #[test]
+    fn a_change_of_roles_moves_only_those_that_cannot_stay() {
+        let (policy, all) = (Maglev::new(), set_of(20));
+        let members = iter::zip(0.., &all);
+        let roles = EndpointSet::new(members.map(|(i, endpoint)| {
+            let position = if i % 2 == 0 { Replica } else { Unknown };
+            (position, Arc::clone(endpoint))
+        }));
+        policy.prepare(&all);
+        policy.prepare(&roles);
+        let slots = |set| {
+            let slots = |table: Option<&Table>| Arc::clone(&table.unwrap().slots);
+            policy.tables.with(set, slots)
+        };
+        assert!(Arc::ptr_eq(&slots(&all), &slots(&roles)), "computed again");
+        for key in 0..1_000_u64 {
+            let pick = |some: Candidates<'_>| policy.pick(some).unwrap().endpoint().id();
+            let before = pick(all.available().for_key(key));
+            assert_eq!(pick(roles.available().for_key(key)), before);
+            let replicas = roles.available().replicas().for_key(key);
+            let is_replica = replicas.iter().any(|endpoint| endpoint.id() == before);
+            assert_eq!(pick(replicas) == before, is_replica);
+        }
+    }
+
+    #[test]
+    fn slots_are_shared_out_within_one_percent_in_either_size() {
+        for (n, size) in [(1, SMALL), (20, SMALL), (655, SMALL), (656, LARGE)] {
+            let members: Vec<u64> = (0..n).map(mix).collect();
+            let slots = fill(&members);
+            assert_eq!(slots.len(), size);
+            let mut shares = vec![0_usize; members.len()];
+            slots
+                .iter()
+                .for_each(|&member| shares[usize::from(member)] += 1);
+            let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+            assert!(most - least <= 1, "{n}: {least} to {most}");
+        }
+    }
+
+    #[test]
+    fn the_only_candidate_of_many_is_found_whatever_the_key() {
+        let (policy, set) = (Maglev::new(), set_of(200));
+        policy.prepare(&set);
+        let others: Vec<usize> = (0..200).filter(|&index| index != 7).collect();
+        for key in 0..500_u64 {
+            let rest = set.available().for_key(key).excluding(&others);
+            assert_eq!(policy.pick(rest).unwrap().index(), 7);
+        }
+    }
+}
