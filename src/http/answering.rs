@@ -1,6 +1,6 @@
 //! A request whose answer has begun: what its end may still say of the pod.
 
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use tokio::time::Instant;
 
@@ -20,12 +20,14 @@ use crate::{endpoint::InFlight, outcome::Outcome};
 pub(crate) struct Answering {
     in_flight: InFlight,
     /// Until the status of a gRPC response is known.
-    awaited: Option<Awaited>,
+    awaited: Option<Box<Awaited>>,
 }
 
 #[derive(Debug)]
 struct Awaited {
     classify: Classify,
+    /// When the head came.
+    at: Option<Instant>,
     has_message: bool,
 }
 
@@ -38,23 +40,19 @@ impl Answering {
         response: &Response<B>,
         classify: &Classify,
     ) -> Self {
-        let awaited = match (classify.head(response), at) {
-            (Some(outcome), Some(at)) => {
-                in_flight.record_at(at, outcome);
+        let awaited = match classify.head(response) {
+            Some(outcome) => {
+                record(&mut in_flight, at, outcome);
                 None
             }
-            (Some(outcome), None) => {
-                in_flight.record(outcome);
-                None
-            }
-            (None, at) => {
-                in_flight.answered_at(at);
+            None => {
                 // It has answered: whoever gives up now has heard enough.
                 in_flight.watch(false);
-                Some(Awaited {
+                Some(Box::new(Awaited {
                     classify: classify.clone(),
+                    at,
                     has_message: false,
-                })
+                }))
             }
         };
         Self { in_flight, awaited }
@@ -71,8 +69,8 @@ impl Answering {
     /// The body has ended.
     #[inline]
     pub(crate) fn end(&mut self) {
-        if let Some(awaited) = self.awaited.take() {
-            self.tell(awaited.classify.end(None));
+        if self.awaited.is_some() {
+            self.end_awaited(None);
         }
     }
 
@@ -80,7 +78,9 @@ impl Answering {
     #[cold]
     pub(crate) fn break_off(&mut self, outcome: Outcome) {
         self.awaited = None;
-        self.tell(outcome);
+        if let Outcome::Failure(failure) = outcome {
+            self.in_flight.fail_late(failure);
+        }
     }
 
     fn awaited_frame<D>(&mut self, frame: &Frame<D>) {
@@ -88,21 +88,31 @@ impl Answering {
             return;
         };
         if let Some(trailers) = frame.trailers_ref() {
-            let outcome = awaited.classify.end(Some(trailers));
-            self.awaited = None;
-            self.tell(outcome);
+            self.end_awaited(Some(trailers));
         } else if !std::mem::replace(&mut awaited.has_message, true) {
             // A single message, perhaps: its status is about to follow.
         } else {
-            self.in_flight.record(Outcome::Success);
+            record(&mut self.in_flight, awaited.at, Outcome::Success);
         }
     }
 
-    fn tell(&mut self, outcome: Outcome) {
-        match outcome {
+    fn end_awaited(&mut self, trailers: Option<&HeaderMap>) {
+        let Some(awaited) = self.awaited.take() else {
+            return;
+        };
+        match awaited.classify.end(trailers) {
             Outcome::Failure(failure) => self.in_flight.fail_late(failure),
-            outcome => self.in_flight.record(outcome),
+            outcome => record(&mut self.in_flight, awaited.at, outcome),
         }
+    }
+}
+
+/// At the moment of the head, where latency ends, if that is known. It is where the request is timed.
+#[inline]
+fn record(in_flight: &mut InFlight, at: Option<Instant>, outcome: Outcome) {
+    match at {
+        Some(at) => in_flight.record_at(at, outcome),
+        None => in_flight.record(outcome),
     }
 }
 
@@ -110,12 +120,8 @@ impl Drop for Answering {
     /// The caller has enough of a gRPC response. Where messages have come, the pod has served it; where none have,
     /// that tells nothing: some streams are silent for long.
     fn drop(&mut self) {
-        if self
-            .awaited
-            .as_ref()
-            .is_some_and(|awaited| awaited.has_message)
-        {
-            self.in_flight.record(Outcome::Success);
+        if let Some(awaited) = self.awaited.take().filter(|awaited| awaited.has_message) {
+            record(&mut self.in_flight, awaited.at, Outcome::Success);
         }
     }
 }

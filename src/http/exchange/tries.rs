@@ -20,7 +20,7 @@ use crate::{
     http::{
         HttpBody, HttpError,
         answering::Answering,
-        attempt::{Answer, Attempt, Event, Failed},
+        attempt::{Attempt, Event, Failed},
         client::Retrying,
         message::Message,
         pod::HttpPod,
@@ -69,27 +69,15 @@ struct Try {
 
 impl Try {
     /// The head of the answer has come.
-    fn answered(mut self, answer: Answer) -> Response<HttpBody> {
-        let Answer {
-            mut response,
-            at,
-            is_upgrade,
-        } = answer;
-        if is_upgrade {
-            self.in_flight.record(Outcome::Ignore);
-            return response;
-        }
-        let classify = &self.attempt.pod.pool.client.settings.classify;
-        let answering = Answering::new(self.in_flight, Some(at), &response, classify);
-        response.body_mut().count(answering);
-        response
-    }
-
-    /// Another pod has answered: this one was too slow, if it had the request and has had more time for it than it
-    /// needs.
-    fn beaten(mut self, now: Instant) {
-        if self.attempt.sent_at().is_some() {
-            self.in_flight.beaten_at(now);
+    #[inline]
+    fn answered(mut self, response: &mut Response<HttpBody>) {
+        match self.attempt.answered_at() {
+            Some((at, false)) => {
+                let classify = &self.attempt.pod.pool.client.settings.classify;
+                let answering = Answering::new(self.in_flight, Some(at), response, classify);
+                response.body_mut().count(answering);
+            }
+            _ => self.in_flight.record(Outcome::Ignore),
         }
     }
 }
@@ -210,7 +198,9 @@ impl Tries {
                 pod.pool.client.begin();
             }
             self.picks += 1;
-            pod.picked_at(in_flight.sent());
+            if let Some(now) = in_flight.sent() {
+                pod.picked_at(now);
+            }
             if self.message.is_ignored() {
                 in_flight.record(Outcome::Ignore);
             }
@@ -238,10 +228,13 @@ impl Tries {
                 self.await_connection_anew();
                 None
             }
-            Ok(Event::Answer(answer)) => {
+            Ok(Event::Answer(mut response)) => {
                 let one = self.under_way[place].take()?;
-                self.end_losers(answer.at);
-                Some(Ok(one.answered(answer)))
+                if let Some((at, _)) = one.attempt.answered_at() {
+                    self.end_losers(at);
+                }
+                one.answered(&mut response);
+                Some(Ok(response))
             }
             Err(failed) => {
                 let one = self.under_way[place].take()?;
@@ -313,10 +306,16 @@ impl Tries {
         None
     }
 
-    /// Another pod was quicker. The other tries end here, and count no more.
+    /// A pod has answered. Those that have the request as well were too slow, if they have had more time for it than
+    /// they need, and count no more.
     fn end_losers(&mut self, now: Instant) {
-        for one in self.under_way.iter_mut().filter_map(Option::take) {
-            one.beaten(now);
+        for loser in &mut self.under_way {
+            if let Some(one) = loser
+                && one.attempt.sent_at().is_some()
+            {
+                one.in_flight.beaten_at(now);
+            }
+            *loser = None;
         }
     }
 
