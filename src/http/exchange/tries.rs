@@ -67,21 +67,6 @@ struct Try {
     limit: Option<Instant>,
 }
 
-impl Try {
-    /// The head of the answer has come.
-    #[inline]
-    fn answered(mut self, response: &mut Response<HttpBody>) {
-        match self.attempt.answered_at() {
-            Some((at, false)) => {
-                let classify = &self.attempt.pod.pool.client.settings.classify;
-                let answering = Answering::new(self.in_flight, Some(at), response, classify);
-                response.body_mut().count(answering);
-            }
-            _ => self.in_flight.record(Outcome::Ignore),
-        }
-    }
-}
-
 impl Tries {
     pub(super) fn new(balancer: Balancer<HttpPod>, message: Message) -> Self {
         Self {
@@ -229,11 +214,23 @@ impl Tries {
                 None
             }
             Ok(Event::Answer(mut response)) => {
-                let one = self.under_way[place].take()?;
-                if let Some((at, _)) = one.attempt.answered_at() {
-                    self.end_losers(at);
+                let Try {
+                    attempt,
+                    mut in_flight,
+                    ..
+                } = self.under_way[place].take()?;
+                let Some((at, is_upgrade)) = attempt.answered_at() else {
+                    unreachable!("it is where an answer leaves an attempt");
+                };
+                if is_upgrade {
+                    // The start of a conversation, which is the caller's.
+                    in_flight.record(Outcome::Ignore);
+                } else {
+                    let classify = &attempt.pod.pool.client.settings.classify;
+                    let answering = Answering::new(in_flight, Some(at), &response, classify);
+                    response.body_mut().count(answering);
                 }
-                one.answered(&mut response);
+                self.end_losers(at);
                 Some(Ok(response))
             }
             Err(failed) => {
@@ -310,9 +307,10 @@ impl Tries {
     /// they need, and count no more.
     fn end_losers(&mut self, now: Instant) {
         for loser in &mut self.under_way {
-            if let Some(one) = loser
-                && one.attempt.sent_at().is_some()
-            {
+            let Some(one) = loser else {
+                continue;
+            };
+            if one.attempt.sent_at().is_some() {
                 one.in_flight.beaten_at(now);
             }
             *loser = None;
