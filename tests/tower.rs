@@ -566,8 +566,8 @@ async fn absurd_durations_are_only_long_or_short() {
 /// The one endpoint of a balancer whose requests are timed.
 async fn timed(behaviour: fn(u8) -> Behaviour) -> (Balancer<FakePod>, Arc<Endpoint>) {
     let (balancer, _) = spawn(&fixed(1).policy(PeakEwma::new()), behaviour);
-    balancer.resolved().await.unwrap();
-    let endpoint = Arc::clone(balancer.endpoints().iter().next().unwrap());
+    balancer.resolved().await.expect("an endpoint");
+    let endpoint = Arc::clone(balancer.endpoints().iter().next().expect("an endpoint"));
     (balancer, endpoint)
 }
 
