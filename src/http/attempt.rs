@@ -80,9 +80,12 @@ impl Failed {
 }
 
 /// What a try came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the answer is what most tries come to, and moves on at once"
+#[cfg_attr(
+    feature = "http2",
+    expect(
+        clippy::large_enum_variant,
+        reason = "the answer is what most tries come to, and moves on at once"
+    )
 )]
 pub(super) enum Event {
     /// A connection is at hand: [`Attempt::send`].
