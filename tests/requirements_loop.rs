@@ -572,7 +572,11 @@ async fn r15_an_address_under_a_new_pod_name_is_a_new_endpoint_and_a_new_address
 #[tokio::test(start_paused = true)]
 async fn r16_a_pod_that_refuses_is_set_aside_and_comes_back_by_itself() {
     let script = Script::new(pods(1..=3));
-    let balancer = resolved(&script, builder(&script)).await;
+    let balancer = resolved(
+        &script,
+        builder(&script).policy(headless_lb::RoundRobin::new()),
+    )
+    .await;
     let set = balancer.endpoints();
     let dead = set
         .iter()
