@@ -186,6 +186,9 @@ impl<N: NewService> Loop<N> {
             Some(Probes::These(ids)) => ids.into_iter().for_each(|id| self.probing.ask(id)),
             None => {}
         }
+        for event in self.registry.take_health_events() {
+            events::health(self.registry.status().service(), &event);
+        }
         for event in self.registry.take_events() {
             events::primary(self.registry.status().service(), &event);
         }

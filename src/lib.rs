@@ -90,10 +90,11 @@ mod age;
 mod backoff;
 mod budget;
 mod draw;
+mod outcome;
+
 mod eject;
 mod endpoint;
 mod hint;
-mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -132,6 +133,7 @@ pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]
 pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
+pub use eject::Ejection;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 /// A module may use what stands before it.
 const ORDER: [&str; 22] = [
-    "age", "backoff", "budget", "draw", "eject", "outcome", "endpoint", "hint", "tls", "resolve",
+    "age", "backoff", "budget", "draw", "outcome", "eject", "endpoint", "hint", "tls", "resolve",
     "probe", "set", "policy", "primary", "registry", "balancer", "driver", "builder", "service",
     "http", "clients", "pools",
 ];

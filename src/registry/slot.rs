@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    eject::Connectivity,
+    eject::{Connectivity, Outlier},
     endpoint::{Address, Endpoint},
     set::Position,
 };
@@ -22,6 +22,11 @@ pub(super) struct Slot<S> {
     pub(super) presence: Presence,
     pub(super) position: Position,
     pub(super) connectivity: Connectivity,
+    pub(super) outlier: Outlier,
+    /// Whether it takes requests like any other, or would but for its start.
+    pub(super) serves: bool,
+    /// When it began to, while it starts slowly.
+    pub(super) started: Option<Instant>,
     /// When an answer listed it last; while the registry is settled, that is the last answer.
     pub(super) seen: Instant,
     /// Whole answers in a row that lacked it.
@@ -59,6 +64,9 @@ impl<S> Slot<S> {
             presence,
             position: Position::Unknown,
             connectivity: Connectivity::default(),
+            outlier: Outlier::default(),
+            serves: false,
+            started: None,
             seen: now,
             misses: 0,
         }
@@ -102,14 +110,32 @@ impl<S> Slot<S> {
         Some(self.seen + limit?)
     }
 
-    /// Its place in the set, by what its role says and what its connects do.
+    /// Whether it is thought ill of, by how requests to it went. In a panic that does not count.
     #[inline]
-    pub(super) fn position(&self, standing: Position, eject_replicas: bool) -> Position {
+    pub(super) fn is_doubted(&self) -> bool {
+        self.outlier.is_ejected()
+    }
+
+    /// Whether it should not get its full share yet.
+    pub(super) fn is_careful(&self) -> bool {
+        let is_available = self.is_live() && self.position < Position::Ejected;
+        is_available && (self.outlier.is_on_trial() || self.started.is_some())
+    }
+
+    /// Its place in the set, by what its role says, what its connects do and what is thought of it.
+    #[inline]
+    pub(super) fn position(
+        &self,
+        standing: Position,
+        eject_replicas: bool,
+        is_panic: bool,
+    ) -> Position {
+        let is_refusing = self.connectivity.is_ejected();
         match standing {
             // Not ejected, whatever its connects do: there is nothing to fall back to.
             Position::Primary | Position::Rejected => standing,
-            Position::Replica if !eject_replicas => standing,
-            _ if self.connectivity.is_ejected() => Position::Ejected,
+            Position::Replica if is_refusing && !eject_replicas => standing,
+            _ if is_refusing || (self.is_doubted() && !is_panic) => Position::Ejected,
             _ => standing,
         }
     }

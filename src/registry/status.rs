@@ -32,6 +32,10 @@ pub struct Status {
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
+    pub(super) ejections: u64,
+    pub(super) spared: u64,
+    pub(super) panics: u64,
+    pub(super) is_panic: bool,
     pub(super) latency: Latency,
 }
 
@@ -80,6 +84,10 @@ impl Status {
             added: 0,
             removed: 0,
             answers: 0,
+            ejections: 0,
+            spared: 0,
+            panics: 0,
+            is_panic: false,
             latency: Latency::default(),
         }
     }
@@ -94,6 +102,7 @@ impl Status {
                 status.endpoints,
                 status.warming,
                 status.unobserved,
+                (status.ejections, status.spared, status.is_panic),
             )
         };
         let primary = |status: &Self| status.primary.as_ref().map(Arc::as_ptr);
@@ -217,6 +226,26 @@ impl Status {
     /// Endpoints removed so far.
     pub fn removed(&self) -> u64 {
         self.removed
+    }
+
+    /// How often an endpoint was ejected so far, for how requests to it went.
+    pub fn ejections(&self) -> u64 {
+        self.ejections
+    }
+
+    /// How often one was not, though a rule had found it: too many were out, or it was the last.
+    pub fn ejections_spared(&self) -> u64 {
+        self.spared
+    }
+
+    /// Whether ejections do not count now, since too few endpoints would remain: fewer than half, or none of a role.
+    pub fn is_panic(&self) -> bool {
+        self.is_panic
+    }
+
+    /// How often that began.
+    pub fn panics(&self) -> u64 {
+        self.panics
     }
 
     /// Questions answered so far, be it with a failure.
