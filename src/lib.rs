@@ -30,6 +30,8 @@
 //! | balance tower services of your own | [`Builder::spawn_with`], [`BalanceLayer`] |
 //! | go on using hyper-util's client, or reqwest | `ClientLayer`, `ReqwestResolver` (features) |
 //! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
+//! | set failing pods aside, start new ones slowly | [`Builder::eject`], [`Builder::slow_start`] |
+//! | know why a pod gets no requests | [`Balancer::explain`] |
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
@@ -82,7 +84,7 @@
 //! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`.
+//! `redis`: `RedisPrimary`. `serde`: `Serialize` for [`Explanation`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -123,8 +125,8 @@ mod clients;
 mod pools;
 
 pub use balancer::{
-    Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
-    PrimaryChanges, PrimaryView, Writer, Written,
+    Balancer, Change, Changes, Explained, Explanation, Fenced, NoPrimary, NoPrimaryKind, Pick,
+    PickError, Pod, PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use budget::Budget;
 pub use builder::Builder;
@@ -156,7 +158,7 @@ pub use probe::{
     Authority, Lineage, Observation, Patroni, Probe, ProbeError, ProbeFailure, ProbeFn, Redis,
     Role, Term, probe_fn,
 };
-pub use registry::{EmptyMode, NewService, Status};
+pub use registry::{EmptyMode, EndpointState, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};

@@ -36,6 +36,7 @@ mod answers;
 #[cfg(test)]
 mod by_hand;
 mod cadence;
+mod condition;
 mod config;
 mod emptiness;
 mod lifecycle;
@@ -51,6 +52,8 @@ mod warming;
 
 use answers::Fingerprint;
 use cadence::Cadence;
+pub(crate) use condition::Condition;
+pub use condition::EndpointState;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
 use lifecycle::Fate;
@@ -348,14 +351,14 @@ impl<N: NewService> Registry<N> {
         let mut census = Census::default();
         let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
         let (mut is_careful, mut has_past) = (false, config.ejection.sweeps());
+        let mut conditions = Vec::new();
         let mut starts = Starts::default();
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots.iter_mut() {
-            let mut serves = false;
+            let (mut serves, standing) = (false, standing(roles, slot.endpoint.id()));
             let end = match slot.presence {
                 Presence::Live | Presence::Held => {
-                    let standing = standing(roles, slot.endpoint.id());
                     if standing == Position::Primary && !slot.outlier.is_admitted() {
                         // It takes the writes, whatever was thought of it before.
                         slot.outlier.pardon();
@@ -379,6 +382,7 @@ impl<N: NewService> Registry<N> {
             has_past |= slot.outlier.has_past();
             let step = window.and_then(|window| starts.step(slot, now, serves, is_panic, window));
             is_careful |= step.is_some();
+            conditions.extend(Condition::of(slot, standing, config.linger, window));
             let ends = [end, slot.connectivity.until(), slot.outlier.until(), step];
             for end in ends.into_iter().flatten() {
                 deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
@@ -387,6 +391,7 @@ impl<N: NewService> Registry<N> {
         if starts.all_are_new() {
             starts.cancel(slots, now);
             is_careful = slots.iter().any(Slot::is_careful);
+            conditions.retain(|one| one.state != EndpointState::Starting || one.since != Some(now));
         }
         self.dirty |= mem::replace(&mut self.is_careful, is_careful) != is_careful;
         self.slot_deadline = deadline;
@@ -399,6 +404,7 @@ impl<N: NewService> Registry<N> {
         self.status.endpoints = live;
         self.status.warming = warming;
         self.status.unobserved = roles.map_or(0, Roles::unobserved);
+        self.status.note_conditions(conditions);
         census
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use super::condition::Condition;
 use crate::{
     age::Ago,
     primary::Report,
@@ -36,6 +37,7 @@ pub struct Status {
     pub(super) spared: u64,
     pub(super) panics: u64,
     pub(super) is_panic: bool,
+    pub(super) conditions: Arc<[Condition]>,
     pub(super) latency: Latency,
 }
 
@@ -88,6 +90,7 @@ impl Status {
             spared: 0,
             panics: 0,
             is_panic: false,
+            conditions: Arc::default(),
             latency: Latency::default(),
         }
     }
@@ -106,7 +109,24 @@ impl Status {
             )
         };
         let primary = |status: &Self| status.primary.as_ref().map(Arc::as_ptr);
-        key(self) == key(other) && primary(self) == primary(other)
+        key(self) == key(other)
+            && primary(self) == primary(other)
+            && Arc::ptr_eq(&self.conditions, &other.conditions)
+    }
+
+    /// Replaces what is known of endpoints that are not simply available, if that changed.
+    pub(super) fn note_conditions(&mut self, conditions: Vec<Condition>) {
+        let known = &self.conditions;
+        let is_same = known.len() == conditions.len()
+            && std::iter::zip(&**known, &conditions).all(|(one, other)| one.is_like(other));
+        if !is_same {
+            self.conditions = conditions.into();
+        }
+    }
+
+    /// The endpoints that are not simply available, and why.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.conditions
     }
 
     /// The same, with nobody to change it any more.

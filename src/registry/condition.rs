@@ -1,0 +1,167 @@
+//! How those endpoints stand that do not simply take requests, and why: for people, beside the status.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::slot::{Presence, Slot};
+use crate::{eject::Finding, endpoint::Endpoint, outcome::Cause, set::Position};
+
+/// Whether an endpoint takes requests, and if not, in which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It takes requests.
+    Available,
+    /// It takes a part of its share, which grows ([`slow_start`](crate::Builder::slow_start)).
+    Starting,
+    /// It was ejected, and takes one request at a time until one succeeds.
+    OnTrial,
+    /// Set aside, for requests to it failed ([`eject`](crate::Builder::eject)).
+    Ejected,
+    /// Set aside for a moment, for it refuses connections.
+    Refused,
+    /// Never picked: a primary of an older term, whose data diverge.
+    Rejected,
+    /// New, and not in the set before its first connect ([`warm_up`](crate::Builder::warm_up)).
+    Warming,
+    /// It left the set; what is in flight ends.
+    Draining,
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Available => "available",
+            Self::Starting => "starting",
+            Self::OnTrial => "on trial",
+            Self::Ejected => "ejected",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Warming => "warming",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+/// One endpoint that is not simply available.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// What its role says, as a place in the set.
+    pub(crate) standing: Position,
+    pub(crate) state: EndpointState,
+    pub(crate) why: Option<Why>,
+    pub(crate) since: Option<Instant>,
+    pub(crate) until: Option<Instant>,
+}
+
+/// Why it is not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Why {
+    Found(Finding),
+    /// Fewer than half would remain, so the finding does not count.
+    Ignored(Finding),
+    Refuses(Option<Cause>),
+    /// There is nobody else of its role.
+    RefusesAsTheLast(Option<Cause>),
+}
+
+impl Why {
+    /// The rule that ejected it, if it was ejected.
+    pub(crate) fn rule(&self) -> Option<&'static str> {
+        match self {
+            Self::Found(finding) | Self::Ignored(finding) => Some(finding.rule.label()),
+            Self::Refuses(_) | Self::RefusesAsTheLast(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refuses = |f: &mut fmt::Formatter<'_>, cause: &Option<Cause>| match cause {
+            Some(cause) => cause.fmt(f),
+            None => f.write_str("no connection"),
+        };
+        match self {
+            Self::Found(finding) => finding.fmt(f),
+            Self::Ignored(finding) => write!(f, "{finding}; ignored, too few would remain"),
+            Self::Refuses(cause) => refuses(f, cause),
+            Self::RefusesAsTheLast(cause) => {
+                refuses(f, cause)?;
+                f.write_str(", but there is no other")
+            }
+        }
+    }
+}
+
+impl Condition {
+    /// How a slot stands; `None` if it is simply available, or is a rejected one, of which the tracker knows more.
+    pub(super) fn of<S>(
+        slot: &Slot<S>,
+        standing: Position,
+        linger: Duration,
+        window: Option<Duration>,
+    ) -> Option<Self> {
+        use EndpointState::{Available, Draining, Ejected, OnTrial, Refused, Starting, Warming};
+        let of = |state, why, since, until| {
+            Some(Self {
+                endpoint: Arc::clone(&slot.endpoint),
+                standing,
+                state,
+                why,
+                since,
+                until,
+            })
+        };
+        match slot.presence {
+            Presence::Warming { until } => {
+                return of(Warming, None, Some(slot.endpoint.since()), Some(until));
+            }
+            Presence::Absent { since } => {
+                return of(Draining, None, Some(since), Some(since + linger));
+            }
+            Presence::Live | Presence::Held => {}
+        }
+        let is_aside = slot.position == Position::Ejected;
+        let (refuses, until) = (slot.connectivity.since(), slot.connectivity.until());
+        let last = || slot.endpoint.last_failure();
+        match slot.outlier.finding() {
+            Some((finding, since)) if slot.outlier.is_ejected() => {
+                let until = slot.outlier.until().max(until);
+                if is_aside {
+                    return of(Ejected, Some(Why::Found(finding)), Some(since), until);
+                }
+                return of(Available, Some(Why::Ignored(finding)), Some(since), until);
+            }
+            Some((finding, since)) if !is_aside => {
+                return of(OnTrial, Some(Why::Found(finding)), Some(since), None);
+            }
+            _ => {}
+        }
+        if refuses.is_some() && is_aside {
+            return of(Refused, Some(Why::Refuses(last())), refuses, until);
+        }
+        if refuses.is_some() && standing != Position::Rejected {
+            return of(
+                Available,
+                Some(Why::RefusesAsTheLast(last())),
+                refuses,
+                until,
+            );
+        }
+        let (start, window) = (slot.started?, window?);
+        of(Starting, None, Some(start), Some(start + window))
+    }
+
+    /// Whether both say the same, but for the cause.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let key = |one: &Self| (one.state, one.since, one.until, one.standing);
+        Arc::ptr_eq(&self.endpoint, &other.endpoint)
+            && key(self) == key(other)
+            && self.why.map(|why| std::mem::discriminant(&why))
+                == other.why.map(|why| std::mem::discriminant(&why))
+    }
+}
