@@ -397,7 +397,7 @@ impl<N: NewService> Registry<N> {
         self.slot_deadline = deadline;
         self.sweep_due = has_past.then(|| {
             self.sweep_due
-                .unwrap_or(now + config.ejection.sweep_interval())
+                .unwrap_or_else(|| now + config.ejection.sweep_interval())
         });
         let live = sizes.iter().sum::<usize>();
         self.sizes = sizes;

@@ -34,7 +34,10 @@ impl<S> fmt::Display for Balancer<S> {
         )?;
         for one in endpoints {
             let pod = one.name().unwrap_or("-");
-            let role = one.role().map_or("-".to_owned(), |role| role.to_string());
+            let role = one
+                .role()
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string);
             let (address, state, pending) = (one.addr().to_string(), one.state(), one.pending());
             let age = Span(one.age());
             write!(

@@ -19,7 +19,10 @@ impl Sweep {
     ///
     /// The standard deviation is that of the whole population, as in Envoy. A50 needs five pods for the
     /// percentage whatever their volumes, Envoy five with the volume; this is Envoy's.
-    pub(crate) fn of(settings: &Ejection, intervals: impl Iterator<Item = Tally> + Clone) -> Self {
+    pub(crate) fn of(
+        settings: &Ejection,
+        intervals: &(impl Iterator<Item = Tally> + Clone),
+    ) -> Self {
         let with = |requests: u32| {
             intervals
                 .clone()
@@ -85,7 +88,7 @@ mod tests {
             succeeded,
             failed: requests - succeeded,
         };
-        let sweep = Sweep::of(settings, pods.iter().map(interval));
+        let sweep = Sweep::of(settings, &pods.iter().map(interval));
         let judged = pods.iter().map(|pod| sweep.judge(interval(pod)));
         judged
             .enumerate()
@@ -114,7 +117,7 @@ mod tests {
             succeeded,
             failed: requests - succeeded,
         };
-        let sweep = Sweep::of(&a50(), pods.into_iter().map(interval));
+        let sweep = Sweep::of(&a50(), &pods.into_iter().map(interval));
         assert!((sweep.least_success.unwrap() - 52.0).abs() < 1e-9);
         assert_eq!(found(&a50(), &pods), [0]);
         assert_eq!(

@@ -159,7 +159,7 @@ impl<N: NewService> Registry<N> {
         if !settings.sweeps() {
             return;
         }
-        let sweep = Sweep::of(settings, intervals.iter().map(|(_, interval)| *interval));
+        let sweep = Sweep::of(settings, &intervals.iter().map(|(_, interval)| *interval));
         let judged = intervals
             .into_iter()
             .filter_map(|(rank, interval)| Some((rank, sweep.judge(interval)?)));
