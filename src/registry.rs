@@ -349,7 +349,7 @@ impl<N: NewService> Registry<N> {
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
         let mut census = Census::default();
-        let (mut sizes, mut warming) = ([0; Position::COUNT], 0);
+        let (mut sizes, mut warming, mut draining) = ([0; Position::COUNT], 0, 0);
         let (mut is_careful, mut has_past) = (false, config.ejection.sweeps());
         let mut conditions = Vec::new();
         let mut starts = Starts::default();
@@ -377,12 +377,15 @@ impl<N: NewService> Registry<N> {
                     warming += 1;
                     Some(until)
                 }
-                Presence::Absent { since } => Some(since + config.linger),
+                Presence::Absent { since } => {
+                    draining += 1;
+                    Some(since + config.linger)
+                }
             };
             has_past |= slot.outlier.has_past();
             let step = window.and_then(|window| starts.step(slot, now, serves, is_panic, window));
             is_careful |= step.is_some();
-            conditions.extend(Condition::of(slot, standing, config.linger, window));
+            conditions.extend(Condition::of(slot, standing, window));
             let ends = [end, slot.connectivity.until(), slot.outlier.until(), step];
             for end in ends.into_iter().flatten() {
                 deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
@@ -403,6 +406,7 @@ impl<N: NewService> Registry<N> {
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
+        self.status.draining = draining;
         self.status.unobserved = roles.map_or(0, Roles::unobserved);
         self.status.note_conditions(conditions);
         census

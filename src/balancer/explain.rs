@@ -46,6 +46,7 @@ pub struct Explanation {
     added: u64,
     removed: u64,
     ejections: u64,
+    draining: usize,
     is_panic: bool,
     is_closed: bool,
     endpoints: Vec<Explained>,
@@ -137,10 +138,9 @@ impl Explanation {
                 )
             })
             .collect();
-        let is_outside = |one: &&Condition| {
-            matches!(one.state, EndpointState::Warming | EndpointState::Draining)
-        };
-        let outside = conditions.iter().filter(is_outside);
+        let outside = conditions
+            .iter()
+            .filter(|one| one.state == EndpointState::Warming);
         endpoints
             .extend(outside.map(|one| Explained::of(&one.endpoint, None, Some(one), report, now)));
         Self {
@@ -154,6 +154,7 @@ impl Explanation {
             added: status.added(),
             removed: status.removed(),
             ejections: status.ejections(),
+            draining: status.draining(),
             is_panic: status.is_panic(),
             is_closed: status.is_closed(),
             endpoints,
@@ -211,6 +212,11 @@ impl Explanation {
         self.ejections
     }
 
+    /// How many endpoints have left the set, while what is in flight on them ends.
+    pub fn draining(&self) -> usize {
+        self.draining
+    }
+
     /// Whether ejections do not count now, as too few endpoints would remain.
     pub fn is_panic(&self) -> bool {
         self.is_panic
@@ -221,7 +227,7 @@ impl Explanation {
         self.is_closed
     }
 
-    /// Each endpoint: those of the set in its order, then those that wait to be in it or have left it.
+    /// Each endpoint: those of the set in its order, then those that wait to be in it.
     pub fn endpoints(&self) -> &[Explained] {
         &self.endpoints
     }
@@ -368,7 +374,7 @@ impl Explained {
 
     /// State, reason and what comes next, as a sentence.
     fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use EndpointState::{Draining, Ejected, Refused, Starting, Warming};
+        use EndpointState::{Ejected, Refused, Starting, Warming};
         write!(f, "{}", self.state)?;
         match (self.state, self.since) {
             (Ejected | Refused, Some(since)) => write!(f, " {} ago", Span(since))?,
@@ -388,7 +394,6 @@ impl Explained {
             Ejected | Refused => write!(f, "; returns in {until}"),
             Starting => write!(f, "; whole in {until}"),
             Warming => write!(f, "; joins in {until} at the latest"),
-            Draining => write!(f, "; gone in {until}"),
             _ => Ok(()),
         }
     }
@@ -409,6 +414,9 @@ impl fmt::Display for Explanation {
         )?;
         if self.ejections > 0 {
             write!(f, ", {} ejected so far", self.ejections)?;
+        }
+        if self.draining > 0 {
+            write!(f, ", {} draining", self.draining)?;
         }
         if self.is_panic {
             f.write_str("; panic: ejections are ignored, too few endpoints would remain")?;

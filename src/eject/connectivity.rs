@@ -22,9 +22,13 @@ pub(crate) struct Connectivity {
     row: u32,
     /// The endpoint's counts at the last look.
     seen: Connects,
-    ejected_until: Option<Instant>,
-    /// When that began.
-    since: Option<Instant>,
+    absence: Option<Absence>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    since: Instant,
+    until: Instant,
 }
 
 /// An endpoint's live counts: failures since the last success, and successes that ended a row of
@@ -43,7 +47,7 @@ impl Connectivity {
     pub(crate) fn update(&mut self, now: Instant, connects: Connects, random: f64) -> Update {
         let seen = std::mem::replace(&mut self.seen, connects);
         let recovered = connects.recoveries != seen.recoveries;
-        let returned = recovered && self.ejected_until.take().is_some();
+        let returned = recovered && self.absence.take().is_some();
         if recovered {
             self.row = 0;
         }
@@ -52,8 +56,10 @@ impl Connectivity {
             if !self.is_ejected() {
                 self.row += 1;
                 let absence = exponential(BASE, CAP, self.row);
-                self.ejected_until = Some(now + spread(absence, 0.8, 1.2, random));
-                self.since = Some(now);
+                self.absence = Some(Absence {
+                    since: now,
+                    until: now + spread(absence, 0.8, 1.2, random),
+                });
             }
             return Update::Failed;
         }
@@ -66,26 +72,26 @@ impl Connectivity {
 
     /// The absence is over: true if the endpoint returns now.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
-        let over = self.ejected_until.is_some_and(|until| until <= now);
+        let over = self.absence.is_some_and(|absence| absence.until <= now);
         if over {
-            self.ejected_until = None;
+            self.absence = None;
         }
         over
     }
 
     #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
-        self.ejected_until.is_some()
+        self.absence.is_some()
     }
 
     #[inline]
     pub(crate) fn until(&self) -> Option<Instant> {
-        self.ejected_until
+        Some(self.absence?.until)
     }
 
     /// When the absence began that goes on.
     pub(crate) fn since(&self) -> Option<Instant> {
-        self.since.filter(|_| self.is_ejected())
+        Some(self.absence?.since)
     }
 }
 

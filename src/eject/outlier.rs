@@ -12,9 +12,10 @@ use crate::outcome::Cause;
 const STRAGGLERS: u32 = 5;
 
 /// The standing of one endpoint.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outlier {
-    standing: Standing,
+    /// `None` as long as nothing speaks against it. Boxed: of thousands hardly any has one.
+    case: Option<Box<Case>>,
     /// Ejections, less one for each sweep since: so many times as long the last one took.
     multiplier: u32,
     /// Its counts at the last sweep.
@@ -23,19 +24,21 @@ pub(crate) struct Outlier {
     is_spared: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-enum Standing {
-    #[default]
-    Admitted,
+/// What is kept of one that was found.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    finding: Finding,
+    since: Instant,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
     Ejected {
-        since: Instant,
         until: Instant,
-        finding: Finding,
     },
     /// Back, with one request in flight at a time.
     Trial {
-        since: Instant,
-        finding: Finding,
         /// Its counts when it came back.
         start: Tally,
         /// So many failures are of requests from before.
@@ -129,10 +132,10 @@ pub(crate) enum Verdict {
 impl Outlier {
     /// Looks at its counts, and how many of its requests failed in a row.
     pub(crate) fn look(&mut self, tally: Tally, streak: u32, settings: &Ejection) -> Verdict {
-        let rule = match self.standing {
+        let rule = match self.case.as_ref().map(|case| case.stage) {
             // What still comes in is older than the ejection.
-            Standing::Ejected { .. } => return Verdict::None,
-            Standing::Trial { start, excused, .. } => {
+            Some(Stage::Ejected { .. }) => return Verdict::None,
+            Some(Stage::Trial { start, excused }) => {
                 let since = tally.since(start);
                 if since.succeeded > 0 {
                     self.pardon();
@@ -140,7 +143,7 @@ impl Outlier {
                 }
                 (since.failed > excused).then_some(Rule::Trial)
             }
-            Standing::Admitted => settings
+            None => settings
                 .row()
                 .filter(|&row| streak >= row)
                 .map(|_| Rule::Consecutive { failures: streak }),
@@ -167,11 +170,11 @@ impl Outlier {
         }
         let time = settings.time(self.multiplier);
         self.is_spared = false;
-        self.standing = Standing::Ejected {
-            since: now,
-            until: now + time,
+        self.case = Some(Box::new(Case {
             finding,
-        };
+            since: now,
+            stage: Stage::Ejected { until: now + time },
+        }));
         time
     }
 
@@ -182,23 +185,23 @@ impl Outlier {
 
     /// Whether its time is over: then it is on trial from now on.
     pub(crate) fn expire(&mut self, now: Instant, tally: Tally, pending: u32) -> bool {
-        match self.standing {
-            Standing::Ejected { until, finding, .. } if until <= now => {
-                self.standing = Standing::Trial {
-                    since: now,
-                    finding,
-                    start: tally,
-                    excused: pending.min(STRAGGLERS),
-                };
-                true
-            }
-            _ => false,
+        let Some(case) = &mut self.case else {
+            return false;
+        };
+        let is_over = matches!(case.stage, Stage::Ejected { until } if until <= now);
+        if is_over {
+            case.since = now;
+            case.stage = Stage::Trial {
+                start: tally,
+                excused: pending.min(STRAGGLERS),
+            };
         }
+        is_over
     }
 
     /// Nothing speaks against it any more.
     pub(crate) fn pardon(&mut self) {
-        self.standing = Standing::Admitted;
+        self.case = None;
         self.is_spared = false;
     }
 
@@ -206,7 +209,7 @@ impl Outlier {
     /// nothing is: one that fails is to stay away longer.
     pub(crate) fn sweep(&mut self, tally: Tally) -> Option<Tally> {
         let interval = tally.since(std::mem::replace(&mut self.swept, tally));
-        matches!(self.standing, Standing::Admitted).then(|| {
+        self.case.is_none().then(|| {
             self.multiplier = self.multiplier.saturating_sub(1);
             interval
         })
@@ -219,35 +222,31 @@ impl Outlier {
 
     #[inline]
     pub(crate) fn is_ejected(&self) -> bool {
-        matches!(self.standing, Standing::Ejected { .. })
+        self.until().is_some()
     }
 
     #[inline]
     pub(crate) fn is_on_trial(&self) -> bool {
-        matches!(self.standing, Standing::Trial { .. })
+        !self.is_admitted() && !self.is_ejected()
     }
 
     #[inline]
     pub(crate) fn is_admitted(&self) -> bool {
-        matches!(self.standing, Standing::Admitted)
+        self.case.is_none()
     }
 
     #[inline]
     pub(crate) fn until(&self) -> Option<Instant> {
-        match self.standing {
-            Standing::Ejected { until, .. } => Some(until),
-            _ => None,
+        match self.case.as_ref()?.stage {
+            Stage::Ejected { until } => Some(until),
+            Stage::Trial { .. } => None,
         }
     }
 
     /// What speaks against it, and since when it stands as it does.
     pub(crate) fn finding(&self) -> Option<(Finding, Instant)> {
-        match self.standing {
-            Standing::Admitted => None,
-            Standing::Ejected { since, finding, .. } | Standing::Trial { since, finding, .. } => {
-                Some((finding, since))
-            }
-        }
+        let case = self.case.as_ref()?;
+        Some((case.finding, case.since))
     }
 }
 
@@ -341,7 +340,7 @@ mod tests {
             Verdict::None,
             "old failures"
         );
-        let mut fails = on_trial;
+        let mut fails = on_trial.clone();
         assert_eq!(
             fails.look(tally(7, 10), 1, &settings),
             Verdict::Suspect(Rule::Trial)

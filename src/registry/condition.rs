@@ -27,8 +27,6 @@ pub enum EndpointState {
     Rejected,
     /// New, and not in the set before its first connect ([`warm_up`](crate::Builder::warm_up)).
     Warming,
-    /// It left the set; what is in flight ends.
-    Draining,
 }
 
 impl fmt::Display for EndpointState {
@@ -41,7 +39,6 @@ impl fmt::Display for EndpointState {
             Self::Refused => "refused",
             Self::Rejected => "rejected",
             Self::Warming => "warming",
-            Self::Draining => "draining",
         })
     }
 }
@@ -98,14 +95,17 @@ impl fmt::Display for Why {
 }
 
 impl Condition {
-    /// How a slot stands; `None` if it is simply available, or is a rejected one, of which the tracker knows more.
+    /// How a slot stands; `None` if it is simply available or not in the set any more, or is a rejected one, of which
+    /// the tracker knows more.
     pub(super) fn of<S>(
         slot: &Slot<S>,
         standing: Position,
-        linger: Duration,
         window: Option<Duration>,
     ) -> Option<Self> {
-        use EndpointState::{Available, Draining, Ejected, OnTrial, Refused, Starting, Warming};
+        use EndpointState::{Available, Ejected, OnTrial, Refused, Starting, Warming};
+        if slot.is_plain() {
+            return None;
+        }
         let of = |state, why, since, until| {
             Some(Self {
                 endpoint: Arc::clone(&slot.endpoint),
@@ -120,9 +120,7 @@ impl Condition {
             Presence::Warming { until } => {
                 return of(Warming, None, Some(slot.endpoint.since()), Some(until));
             }
-            Presence::Absent { since } => {
-                return of(Draining, None, Some(since), Some(since + linger));
-            }
+            Presence::Absent { .. } => return None,
             Presence::Live | Presence::Held => {}
         }
         let is_aside = slot.position == Position::Ejected;

@@ -122,6 +122,13 @@ impl<S> Slot<S> {
         is_available && (self.outlier.is_on_trial() || self.started.is_some())
     }
 
+    /// Whether nothing is to be told of it.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let is_aside = self.connectivity.is_ejected() || !self.outlier.is_admitted();
+        !is_aside && self.started.is_none() && !self.is_warming()
+    }
+
     /// Its place in the set, by what its role says, what its connects do and what is thought of it.
     #[inline]
     pub(super) fn position(

@@ -30,6 +30,7 @@ pub struct Status {
     pub(super) incomplete: bool,
     pub(super) endpoints: usize,
     pub(super) warming: usize,
+    pub(super) draining: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -83,6 +84,7 @@ impl Status {
             incomplete: false,
             endpoints: 0,
             warming: 0,
+            draining: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -104,6 +106,7 @@ impl Status {
                 status.removed,
                 status.endpoints,
                 status.warming,
+                status.draining,
                 status.unobserved,
                 (status.ejections, status.spared, status.is_panic),
             )
@@ -236,6 +239,12 @@ impl Status {
     /// [`warm_up`](crate::Builder::warm_up).
     pub fn warming(&self) -> usize {
         self.warming
+    }
+
+    /// How many endpoints have left the set and are remembered, in case they return, while what is in flight on them
+    /// ends.
+    pub fn draining(&self) -> usize {
+        self.draining
     }
 
     /// Endpoints added so far.
