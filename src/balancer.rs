@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     endpoint::Endpoint,
+    meter::Picked,
     outcome::Cause,
     policy::Policy,
     registry::{Snapshot, Status},
@@ -108,7 +109,7 @@ impl<S: Clone> Balancer<S> {
             return Ok(Vec::new());
         }
         let now = self.now();
-        self.in_newest(|snapshot| {
+        let picked = self.in_newest(|snapshot| {
             let (mut picks, mut excluded) = (Vec::new(), Vec::new());
             while picks.len() < n {
                 let candidates = snapshot.set().available().excluding(&excluded);
@@ -120,7 +121,9 @@ impl<S: Clone> Balancer<S> {
                 excluded.insert(place, index);
             }
             (!picks.is_empty()).then_some(picks)
-        })
+        });
+        self.count_nothing(picked.as_ref().err());
+        picked
     }
 
     /// The pod with this name (`"db-0"`) or StatefulSet ordinal (`0`).
@@ -136,15 +139,18 @@ impl<S: Clone> Balancer<S> {
         let picked = self.in_newest(|snapshot| {
             let candidates = snapshot.set().reachable();
             let place = candidates.iter().position(|endpoint| pod.is(endpoint))?;
-            self.take(snapshot, candidates.choose(place)?.index(), now)
+            self.shared.meter.picked(Picked::Unknown);
+            self.part(snapshot, candidates.choose(place)?.index(), now)
         });
-        picked.map_err(|error| match error {
+        let picked = picked.map_err(|error| match error {
             PickError::NoCandidate(status) => PickError::NoSuchPod {
                 pod: pod.to_string().into(),
                 status,
             },
             error => error,
-        })
+        });
+        self.count_nothing(picked.as_ref().err());
+        picked
     }
 
     /// Picks by the policy, leaving out the endpoints that this request tried already. When the
@@ -155,21 +161,46 @@ impl<S: Clone> Balancer<S> {
         tried: &[Arc<Endpoint>],
     ) -> Result<Pick<S>, PickError> {
         let now = self.now();
-        self.in_newest(|snapshot| {
+        let picked = self.in_newest(|snapshot| {
             let index = self.choose(snapshot.set(), key, tried, now)?;
             self.take(snapshot, index, now)
+        });
+        if tried.is_empty() {
+            self.count_nothing(picked.as_ref().err());
+        } else if picked.is_ok() {
+            self.shared.meter.retried(false);
+        }
+        picked
+    }
+
+    /// As [`pick_with`](Self::pick_with), for who counts by himself what he picks, and over what it goes.
+    #[cfg(feature = "http")]
+    pub(crate) fn pick_uncounted(
+        &self,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<(Pick<S>, Picked), PickError> {
+        let now = self.now();
+        self.in_newest(|snapshot| {
+            let index = self.choose(snapshot.set(), None, tried, now)?;
+            let picked = Picked::of(snapshot.set().is_ejected(index));
+            Some((self.part(snapshot, index, now)?, picked))
         })
     }
 
-    /// As [`pick_with`](Self::pick_with), but not from those set aside while others are available: for a
+    /// As [`pick_uncounted`](Self::pick_uncounted), but not from those set aside while others are available: for a
     /// request that an endpoint has already.
     #[cfg(feature = "http")]
-    pub(crate) fn pick_another(&self, tried: &[Arc<Endpoint>]) -> Result<Pick<S>, PickError> {
+    pub(crate) fn pick_another(
+        &self,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<(Pick<S>, Picked), PickError> {
         let now = self.now();
         self.in_newest(|snapshot| {
             let excluded = indices_of(snapshot.set(), tried);
             let rest = snapshot.set().available().excluding(&excluded);
-            self.take(snapshot, self.choose_from(rest.with_now(now))?, now)
+            let index = self.choose_from(rest.with_now(now))?;
+            let picked = Picked::of(snapshot.set().is_ejected(index));
+            Some((self.part(snapshot, index, now)?, picked))
         })
     }
 
@@ -190,9 +221,17 @@ impl<S: Clone> Balancer<S> {
         }
     }
 
-    /// The endpoint and its service, from one snapshot by one index.
+    /// The same, counted.
     #[inline]
     fn take(&self, snapshot: &Snapshot<S>, index: usize, now: Option<Instant>) -> Option<Pick<S>> {
+        let is_ejected = snapshot.set().is_ejected(index);
+        self.shared.meter.picked(Picked::of(is_ejected));
+        self.part(snapshot, index, now)
+    }
+
+    /// The endpoint and its service, from one snapshot by one index.
+    #[inline]
+    fn part(&self, snapshot: &Snapshot<S>, index: usize, now: Option<Instant>) -> Option<Pick<S>> {
         let service = snapshot.service(index)?.clone();
         let mut in_flight = snapshot.set().at(index)?.begin();
         if let Some(now) = now {
@@ -354,6 +393,14 @@ impl<S> Balancer<S> {
     /// Reports that connecting succeeded, which ends the row of failures.
     pub fn reached(&self, endpoint: &Endpoint) {
         endpoint.reached();
+    }
+
+    /// Counts that a request found nothing to try.
+    #[inline]
+    pub(crate) fn count_nothing(&self, error: Option<&PickError>) {
+        if let Some(error) = error {
+            self.shared.meter.no_endpoint(error.label());
+        }
     }
 
     pub(crate) fn max_attempts(&self) -> usize {

@@ -7,14 +7,16 @@ use tokio::time::Instant;
 use crate::{
     backoff::FOREVER,
     balancer::{Balancer, Settings, Shared, Signals},
-    driver::{Driver, Prober, Source},
+    check::Check,
+    driver::{Checker, Driver, Prober, Probers, Subsetting},
     eject::Ejection,
     endpoint::Endpoint,
     policy::{Policy, RoundRobin},
     primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, NewService, Registry},
-    resolve::Resolve,
+    resolve::{Resolve, Source},
+    subset::{Rule, Subset},
 };
 
 /// Builds a [`Balancer`]. Every setting has a default that needs no change in a cluster.
@@ -39,7 +41,8 @@ pub struct Builder {
     source: Arc<dyn Source>,
     service: Arc<str>,
     policy: Arc<dyn Policy>,
-    prober: Option<Arc<dyn Prober>>,
+    probers: Probers,
+    subset: Option<Subset>,
     config: Config,
     settings: Settings,
     /// Of the jitter; the one in `config` is replaced.
@@ -53,7 +56,8 @@ impl Balancer<()> {
             service: resolver.service().into(),
             source: Arc::new(resolver),
             policy: Arc::new(RoundRobin::new()),
-            prober: None,
+            probers: Probers::default(),
+            subset: None,
             config: Config::default(),
             seed: None,
             settings: Settings {
@@ -80,7 +84,37 @@ impl Builder {
         self.config.probe_interval = Some(probe.interval());
         self.config.probe_timeout = probe.timeout();
         self.settings.is_probed = true;
-        self.prober = Some(probe);
+        self.probers.roles = Some(probe);
+        self
+    }
+
+    /// Asks each endpoint whether it is well, and sets those aside that are not. Default: none, for DNS lists only
+    /// pods that the kubelet found ready, and requests find out by themselves; [`Check`] tells what one adds and costs.
+    ///
+    /// ```
+    /// use headless_lb::{Balancer, Check, Fixed};
+    /// use std::net::SocketAddr;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let pods = Fixed::new([7, 8].map(|host| SocketAddr::from(([10, 244, 1, host], 8080))));
+    /// let web = Balancer::builder(pods).check(Check::http("/healthz")).spawn();
+    /// # drop(web); }
+    /// ```
+    pub fn check(mut self, check: Check<impl Probe>) -> Self {
+        let Check {
+            probe,
+            interval,
+            timeout,
+            rise,
+            fall,
+        } = check;
+        self.config.check_rise = rise;
+        self.config.check_fall = fall;
+        self.probers.health = Some(Arc::new(Checker {
+            probe,
+            interval,
+            timeout,
+        }));
         self
     }
 
@@ -88,6 +122,15 @@ impl Builder {
     /// [`OnConflict::PreferIncumbent`], for a switch that cannot be justified costs more than none.
     pub fn on_conflict(mut self, on_conflict: OnConflict) -> Self {
         self.config.on_conflict = on_conflict;
+        self
+    }
+
+    /// Uses a part of the pods, where there are very many of them and of clients. Default: all. See
+    /// [`subset`](crate::subset) for when and which.
+    ///
+    /// With a [probe](Self::probe) all pods are used still: the primary might be outside.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
         self
     }
 
@@ -241,7 +284,7 @@ impl Builder {
         &self,
         new_service: impl FnOnce(&Arc<Signals>) -> N,
     ) -> (Balancer<N::Service>, Driver) {
-        let (signals, hints) = Signals::new();
+        let (signals, hints) = Signals::new(&self.service);
         let signals = Arc::new(signals);
         let mut config = self.config.clone();
         config.jitter_seed = self.seed.unwrap_or_else(|| Config::default().jitter_seed);
@@ -259,13 +302,43 @@ impl Builder {
         let shared = Arc::new(shared);
         let driver = Driver::new(
             Arc::clone(&self.source),
-            self.prober.clone(),
+            self.probers.clone(),
+            self.subsetting(),
             registry,
             Arc::downgrade(&shared),
             signals,
             hints,
         );
         (Balancer::new(shared, Arc::clone(&self.policy)), driver)
+    }
+
+    fn subsetting(&self) -> Option<Subsetting> {
+        let subset = self
+            .subset
+            .as_ref()
+            .filter(|_| self.probers.roles.is_none())?;
+        Some(match &subset.rule {
+            Rule::Rendezvous(client) => Subsetting::by_rendezvous(*client, subset.size),
+            Rule::Peers {
+                source,
+                service,
+                own,
+            } => {
+                let peers = Self {
+                    source: Arc::clone(source),
+                    service: Arc::clone(service),
+                    subset: None,
+                    // Who the others are is all that is asked of them.
+                    probers: Probers::default(),
+                    // Not in step with the questions about the pods.
+                    seed: self.seed.map(|seed| !seed),
+                    ..self.clone()
+                };
+                // Clients that restart together are all unready for a while.
+                let peers = peers.empty(EmptyMode::KeepLast).build();
+                Subsetting::by_peers(peers, *own, subset.size)
+            }
+        })
     }
 
     /// Builds, and spawns the driver on the current tokio runtime.
@@ -308,6 +381,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("service", &self.service)
+            .field("subset", &self.subset)
             .field("config", &self.config)
             .field("settings", &self.settings)
             .finish_non_exhaustive()

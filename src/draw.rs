@@ -28,6 +28,13 @@ pub(crate) fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// SplitMix64 as it is published (Vigna, `splitmix64.c`): one step of the sequence from the state `x`, that is the increment and
+/// then [`mix`]. As a hash it moves zero too, which [`mix`] alone does not.
+#[inline]
+pub(crate) fn splitmix64(x: u64) -> u64 {
+    mix(x.wrapping_add(GOLDEN))
+}
+
 /// A random number for the life of this process: clients started from one image must not walk one order.
 pub(crate) fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
@@ -62,7 +69,7 @@ impl Draw {
     pub(crate) fn bits(&self) -> u64 {
         match &self.seeded {
             None => thread_bits(),
-            Some(state) => mix(state.fetch_add(GOLDEN, Relaxed).wrapping_add(GOLDEN)),
+            Some(state) => splitmix64(state.fetch_add(GOLDEN, Relaxed)),
         }
     }
 }

@@ -6,51 +6,35 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
+    probe::ProbeError,
     registry::{NewService, Published, Registry},
-    resolve::{Resolution, Resolve, ResolveError, ResolveErrorKind},
+    resolve::{Resolution, ResolveError, Source},
 };
 
+mod checking;
 mod events;
+mod metering;
 mod probing;
+mod subsetting;
 
-use events::Outage;
-pub(crate) use probing::Prober;
+pub(crate) use checking::Checker;
+use events::{LastResort, Outage};
+use metering::Metering;
 use probing::Probing;
-
-/// A question that takes longer counts as failed: a source that hangs must not end discovery. `Dns`
-/// has a deadline of its own, 5 s.
-const RESOLVE_BACKSTOP: Duration = Duration::from_secs(30);
+pub(crate) use probing::{Prober, Probers};
+pub(crate) use subsetting::Subsetting;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A [`Resolve`] behind a pointer, so that the handle's type does not name it. One allocation a
-/// question.
-pub(crate) trait Source: Send + Sync + 'static {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>>;
-}
-
-impl<R: Resolve> Source for R {
-    fn ask(&self) -> BoxFuture<'_, Result<Resolution, ResolveError>> {
-        Box::pin(async {
-            timeout(RESOLVE_BACKSTOP, self.resolve())
-                .await
-                .unwrap_or_else(|elapsed| {
-                    Err(ResolveError::of(ResolveErrorKind::Timeout).caused_by(elapsed))
-                })
-        })
-    }
-}
 
 /// The work behind a [`Balancer`](crate::Balancer): a future that resolves, probes and publishes.
 ///
@@ -64,21 +48,28 @@ pub struct Driver {
 impl Driver {
     pub(crate) fn new<N: NewService>(
         source: Arc<dyn Source>,
-        prober: Option<Arc<dyn Prober>>,
+        probers: Probers,
+        subsetting: Option<Subsetting>,
         registry: Registry<N>,
         shared: Weak<Shared<N::Service>>,
         signals: Arc<Signals>,
         hints: mpsc::Receiver<Reported>,
     ) -> Self {
-        let probing = Probing::new(prober);
-        let outage = Outage::default();
+        let (outage, last_resort) = (Outage::default(), LastResort::default());
+        let metering = Metering::new(signals.meter.clone(), Instant::now());
+        let probing = Probing::new(probers.roles);
+        let checking = Probing::new(probers.health);
         let loops = Loop {
             registry,
             shared,
             signals,
             hints,
             probing,
+            checking,
+            subsetting: subsetting.unwrap_or_default(),
             outage,
+            last_resort,
+            metering,
             serving: Serving::default(),
         };
         Self {
@@ -107,7 +98,12 @@ struct Loop<N: NewService> {
     signals: Arc<Signals>,
     hints: mpsc::Receiver<Reported>,
     probing: Probing,
+    /// Of health, which is nobody's role.
+    checking: Probing,
+    subsetting: Subsetting,
     outage: Outage,
+    last_resort: LastResort,
+    metering: Metering,
     serving: Serving,
 }
 
@@ -118,6 +114,7 @@ impl<N: NewService> Loop<N> {
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
+                self.metering.asked(Instant::now());
                 question = Some(source.ask());
             }
             let turns = self
@@ -144,11 +141,15 @@ impl<N: NewService> Loop<N> {
                 answer = answer => {
                     question = None;
                     let now = Instant::now();
-                    self.registry.on_answer(now, answer);
+                    self.metering.answered(now, &answer);
+                    self.registry.on_answer(now, self.subsetting.narrow(answer));
                     self.outage.observe(now, self.registry.status());
                 }
                 () = alarm => self.registry.on_tick(Instant::now()),
                 () = self.signals.notify.notified() => self.on_signal(),
+                chosen = self.subsetting.next() => {
+                    self.registry.on_narrowed(Instant::now(), &chosen);
+                }
                 () = baseline.alarmed() => {
                     if self.registry.take_alarm() {
                         self.registry.on_alarm(Instant::now());
@@ -157,12 +158,17 @@ impl<N: NewService> Loop<N> {
                 (id, seen) = self.probing.next() => {
                     self.registry.on_observed(Instant::now(), id, seen);
                 }
+                () = self.metering.beat() => {}
+                (id, seen) = self.checking.next() => {
+                    self.on_checked(id, seen.map(drop));
+                }
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
                 }
             }
             self.publish();
             self.direct();
+            self.metering.state(Instant::now(), self.registry.status());
         }
     }
 
@@ -173,6 +179,15 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);
+        }
+    }
+
+    fn on_checked(&mut self, id: u64, result: Result<(), ProbeError>) {
+        if self.registry.on_checked(Instant::now(), id, result)
+            && let Some((endpoint, checked)) = self.registry.health_of(id)
+        {
+            events::checked(self.registry.status().service(), endpoint, checked);
+            self.metering.checked(checked);
         }
     }
 
@@ -188,6 +203,7 @@ impl<N: NewService> Loop<N> {
         }
         for event in self.registry.take_health_events() {
             events::health(self.registry.status().service(), &event);
+            self.metering.judged(&event);
         }
         for event in self.registry.take_events() {
             events::primary(self.registry.status().service(), &event);
@@ -201,7 +217,12 @@ impl<N: NewService> Loop<N> {
         let published = self.registry.publish();
         if let Some(published) = &published {
             events::changed(self.registry.status(), published);
+            self.metering.changed(published);
+            let (service, set) = (self.registry.status().service(), published.snapshot().set());
+            self.last_resort.observe(Instant::now(), service, set);
             self.probing.follow(published.snapshot().set());
+            self.checking.follow(published.snapshot().set());
+            self.subsetting.follow(published);
         }
         shared.publish(
             published.map(Published::into_snapshot),

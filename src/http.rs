@@ -14,8 +14,10 @@
 
 use crate::{balancer::Balancer, builder::Builder};
 
+mod answering;
 mod attempt;
 mod body;
+mod classify;
 mod client;
 mod config;
 mod connection;
@@ -42,7 +44,12 @@ mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
+#[cfg(feature = "hyper-client")]
+pub(crate) use answering::Answering;
 pub use body::HttpBody;
+pub use classify::HttpAnswer;
+#[cfg(feature = "hyper-client")]
+pub(crate) use classify::{Classify, cause_of_connect, lost};
 pub use config::Http;
 pub use error::HttpError;
 pub use message::Idempotent;

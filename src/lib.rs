@@ -39,10 +39,13 @@
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
 //! | keep a pool of your driver to the primary | `PgConnector`, `SqlxPrimary`, `RedisPrimary` (features) |
 //! | read from replicas that are fresh enough | [`Replica`], [`Balancer::replica_at_least`] |
+//! | ask each pod whether it is well | [`Builder::check`], [`Check`] |
 //! | know why there is no primary | [`NoPrimary`], [`primary::Report`] |
 //! | change a default | [`Builder`], [`Http`]: each setting with its reason |
+//! | keep 1,000 clients from connecting to 1,000 pods each | [`Builder::subset`], [`Subset`] |
 //! | know what becomes of an endpoint | [`NewService`] |
 //! | drive the state machine by hand | [`registry`] |
+//! | see it on a dashboard | `meter` (feature `metrics`) |
 //!
 //! # How it works
 //!
@@ -81,10 +84,10 @@
 //! # Features
 //!
 //! `dns` (default): [`Dns`]. `http` (default): [`Builder::spawn_http`]. Without them the rest remains.
-//! `http2`: `Http::http2`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
+//! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`. `serde`: `Serialize` for [`Explanation`].
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`. `serde`: `Serialize` for [`Explanation`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -97,12 +100,20 @@ mod outcome;
 mod eject;
 mod endpoint;
 mod hint;
+#[cfg(feature = "metrics")]
+pub mod meter;
+#[cfg(not(feature = "metrics"))]
+mod meter;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub mod resolve;
 
+pub mod subset;
+
 pub mod probe;
+
+mod check;
 mod set;
 
 mod policy;
@@ -130,6 +141,7 @@ pub use balancer::{
 };
 pub use budget::Budget;
 pub use builder::Builder;
+pub use check::{Check, CheckFn};
 #[cfg(feature = "reqwest")]
 pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]
@@ -139,7 +151,9 @@ pub use eject::Ejection;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]
-pub use http::{Http, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent};
+pub use http::{
+    Http, HttpAnswer, HttpBody, HttpError, HttpPod, HttpResponseFuture, HttpService, Idempotent,
+};
 pub use outcome::{Cause, Failure, Outcome};
 pub use policy::{
     Adaptive, First, FreshReplica, LeastRequest, PeakEwma, Policy, PolicyFn, PreferReplica,
@@ -162,8 +176,9 @@ pub use registry::{EmptyMode, EndpointState, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};
-pub use service::{BalanceLayer, Error, ResponseFuture};
+pub use service::{BalanceLayer, Classified, Error, ResponseFuture};
 pub use set::{Candidates, Choice, EndpointSet, Position};
+pub use subset::Subset;
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 

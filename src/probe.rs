@@ -16,6 +16,8 @@
 //! | [`ByName`] | DNS, for an operator's `-rw` name | primary if the name leads there |
 //! | [`ByOrdinal`] | nobody | the pod with that number; for primaries that never move |
 //! | [`Tcp`] | whether the port takes connections | that it is there |
+//! | [`HttpHealth`] | any page at the endpoint's own port | that it is well |
+//! | `GrpcHealth` (feature `http2`) | the gRPC health service | that it is well |
 //! | [`probe_fn`], your own [`Probe`] | whatever you ask, with your own driver | whatever that tells |
 //!
 //! Two together are better than one where one knows the lock and the other the server:
@@ -27,6 +29,8 @@ use crate::endpoint::Endpoint;
 
 mod combine;
 mod error;
+#[cfg(feature = "http2")]
+mod grpc;
 mod http;
 mod json;
 mod name;
@@ -40,7 +44,9 @@ mod tcp;
 
 pub use combine::{All, Authoritative, Confirm, FirstOf, all, authority, first};
 pub use error::{ProbeError, ProbeFailure};
-pub use http::HttpStatus;
+#[cfg(feature = "http2")]
+pub use grpc::{GrpcHealth, GrpcSession};
+pub use http::{HttpHealth, HttpStatus};
 pub use name::ByName;
 pub use observation::{Authority, Lineage, Observation, Role, Term};
 pub use ordinal::ByOrdinal;

@@ -36,6 +36,7 @@ mod answers;
 #[cfg(test)]
 mod by_hand;
 mod cadence;
+mod checks;
 mod condition;
 mod config;
 mod emptiness;
@@ -351,7 +352,7 @@ impl<N: NewService> Registry<N> {
         let mut census = Census::default();
         let (mut sizes, mut warming, mut draining) = ([0; Position::COUNT], 0, 0);
         let (mut is_careful, mut has_past) = (false, config.ejection.sweeps());
-        let mut conditions = Vec::new();
+        let (mut conditions, mut unhealthy) = (Vec::new(), 0);
         let mut starts = Starts::default();
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
@@ -365,6 +366,7 @@ impl<N: NewService> Registry<N> {
                         slot.endpoint.set_trial(false);
                     }
                     census.count(slot, standing);
+                    unhealthy += usize::from(slot.is_unhealthy());
                     let position = slot.position(standing, eject_replicas, is_panic);
                     sizes[position as usize] += 1;
                     self.dirty |= mem::replace(&mut slot.position, position) != position;
@@ -406,7 +408,8 @@ impl<N: NewService> Registry<N> {
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
-        self.status.draining = draining;
+        self.status.draining = draining + self.draining.len();
+        self.status.unhealthy = unhealthy;
         self.status.unobserved = roles.map_or(0, Roles::unobserved);
         self.status.note_conditions(conditions);
         census

@@ -8,12 +8,14 @@ use std::{borrow::Cow, error::Error, fmt, future::Future, sync::Arc, time::Durat
 use crate::endpoint::Address;
 
 mod fixed;
+mod source;
 mod system;
 
 #[cfg(feature = "dns")]
 pub mod dns;
 
 pub use fixed::Fixed;
+pub(crate) use source::Source;
 pub use system::System;
 
 /// A source of endpoints: answers with the **whole** set, as it is now.
@@ -104,6 +106,12 @@ impl Resolution {
     #[must_use]
     pub fn of_record(mut self, record: &'static str) -> Self {
         self.record = Some(record);
+        self
+    }
+
+    /// The same answer about these addresses alone.
+    pub(crate) fn only(mut self, addresses: Vec<Address>) -> Self {
+        self.addresses = addresses;
         self
     }
 

@@ -16,13 +16,17 @@ use tower_service::Service;
 use crate::{
     balancer::{Balancer, PickError},
     builder::Builder,
-    endpoint::{Endpoint, InFlight},
+    endpoint::Endpoint,
+    outcome::Outcome,
     registry::NewService,
 };
 
 mod attempts;
+mod classified;
 
 pub(crate) use attempts::{Attempts, Call};
+pub use classified::Classified;
+use classified::{Say, usual};
 
 /// Each call goes to the endpoint that the policy picks.
 ///
@@ -33,6 +37,9 @@ pub(crate) use attempts::{Attempts, Call};
 ///
 /// Before the source's first answer a call waits up to
 /// [`initial_timeout`](Builder::initial_timeout).
+///
+/// Policies and ejection take a response for a success and an error for a failure; [`Balancer::classify`] changes
+/// that.
 impl<S, Request> Service<Request> for Balancer<S>
 where
     S: Service<Request> + Clone + Send + Sync + 'static,
@@ -47,60 +54,38 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         ResponseFuture {
-            attempts: Attempts::new(self.clone(), request),
+            attempts: Attempts::new(Say(usual as Usual<S, Request>), self.clone(), request),
         }
     }
 }
 
+type Usual<S, Request> =
+    fn(&Result<<S as Service<Request>>::Response, <S as Service<Request>>::Error>) -> Outcome;
+
 pin_project! {
     /// The response of a [`Balancer`] over tower services. Dropping it ends the request.
+    ///
+    /// `F` says what answers mean: see [`Balancer::classify`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, Request>
+    pub struct ResponseFuture<S, Request, F = Usual<S, Request>>
     where
         S: Service<Request>,
+        F: Fn(&Result<S::Response, S::Error>) -> Outcome,
     {
         #[pin]
-        attempts: Attempts<Plain, S, Request>,
+        attempts: Attempts<Say<F>, S, Request>,
     }
 }
 
-impl<S, Request> Future for ResponseFuture<S, Request>
+impl<S, Request, F> Future for ResponseFuture<S, Request, F>
 where
     S: Service<Request> + Clone + Send + Sync + 'static,
+    F: Fn(&Result<S::Response, S::Error>) -> Outcome,
 {
     type Output = Result<S::Response, Error<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().attempts.poll(cx)
-    }
-}
-
-/// How any tower service is called: a request that it took is gone.
-enum Plain {}
-
-impl<S: Service<Request>, Request> Call<S, Request> for Plain {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Failed = S::Error;
-    type Future = S::Future;
-
-    const REPORTS: bool = false;
-
-    fn poll_ready(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        service.poll_ready(cx)
-    }
-
-    fn call(mut service: S, request: Request) -> S::Future {
-        service.call(request)
-    }
-
-    /// Whether work goes on behind the response is not known here.
-    fn finish(response: S::Response, _: InFlight) -> S::Response {
-        response
-    }
-
-    fn recover(failed: S::Error) -> (S::Error, Option<Request>) {
-        (failed, None)
     }
 }
 
@@ -242,9 +227,10 @@ impl<N: NewService + Clone> Layer<N> for BalanceLayer {
     }
 }
 
-impl<S, Request> fmt::Debug for ResponseFuture<S, Request>
+impl<S, Request, F> fmt::Debug for ResponseFuture<S, Request, F>
 where
     S: Service<Request>,
+    F: Fn(&Result<S::Response, S::Error>) -> Outcome,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")

@@ -218,6 +218,12 @@ impl EndpointSet {
         self.endpoints.get(index)
     }
 
+    /// Whether the endpoint at `index` is picked only if nothing else is left.
+    #[inline]
+    pub(crate) fn is_ejected(&self, index: usize) -> bool {
+        self.group(Position::Ejected).contains(&index)
+    }
+
     /// Everything a pick may fall back to: available ones and ejected ones.
     pub(crate) fn reachable(&self) -> Candidates<'_> {
         self.candidates(self.ends[Position::Ejected as usize])
@@ -531,7 +537,11 @@ impl<'a> Candidates<'a> {
     }
 
     /// Leaves out the endpoints at `excluded`: indices of the set, ascending and distinct.
-    pub(crate) fn excluding(mut self, excluded: &'a [usize]) -> Self {
+    ///
+    /// A balancer does this for its retries; this is for a simulation that stands in for the balancer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn excluding(mut self, excluded: &'a [usize]) -> Self {
         self.excluded = excluded;
         self.narrow(self.start..self.end)
     }
@@ -583,8 +593,10 @@ impl<'a> Choice<'a> {
         &self.set.endpoints[self.index]
     }
 
+    /// The place of the endpoint in its set: the index of its service in a
+    /// [`Snapshot`](crate::registry::Snapshot), and of what else is kept beside a set.
     #[inline]
-    pub(crate) fn index(&self) -> usize {
+    pub fn index(&self) -> usize {
         self.index
     }
 }

@@ -14,15 +14,20 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream;
-use headless_lb::{Balancer, Error, Fixed, Http, HttpError, HttpPod};
+use headless_lb::{
+    Balancer, Cause, Endpoint, Error, Fixed, Http, HttpError, HttpPod, Outcome, PeakEwma,
+    RoundRobin,
+};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use tokio::{
     runtime::{self, Runtime},
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::pb::{
@@ -30,10 +35,14 @@ use tonic_health::pb::{
     health_client::HealthClient,
     health_server::{Health, HealthServer},
 };
+use tower::ServiceExt;
 
 type Client = HealthClient<Balancer<HttpPod>>;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long each message of a slow stream takes.
+const SLOWLY: Duration = Duration::from_millis(300);
 
 /// How long a call takes.
 const WORK: Duration = Duration::from_millis(5);
@@ -109,6 +118,7 @@ impl Health for Answers {
         sleep(WORK).await;
         match request.into_inner().service.as_str() {
             "" => Ok(self.answer(HealthCheckResponse { status: 1 })),
+            "busy" => Err(Status::unavailable("try later")),
             "secret" => Err(Status::permission_denied("not for you")),
             service => Err(Status::not_found(format!("no service {service}"))),
         }
@@ -116,14 +126,27 @@ impl Health for Answers {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// Three messages, one after the other.
+    /// Three messages, one after the other; or fewer, and then an error (`fails`), nothing (`hangs`), or slowly.
     async fn watch(
         &self,
-        _: Request<HealthCheckRequest>,
+        request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let messages = stream::unfold(1, |status| async move {
-            sleep(WORK).await;
-            (status <= 3).then(|| (Ok(HealthCheckResponse { status }), status + 1))
+        let service = request.into_inner().service;
+        let (messages, end) = service.split_once(' ').unwrap_or(("3", &service));
+        let (messages, end) = (messages.parse().unwrap_or(0), end.to_owned());
+        let messages = stream::unfold(1, move |status| {
+            let end = end.clone();
+            async move {
+                sleep(if end == "slowly" { SLOWLY } else { WORK }).await;
+                match end.as_str() {
+                    _ if status <= messages => {
+                        Some((Ok(HealthCheckResponse { status }), status + 1))
+                    }
+                    "fails" => Some((Err(Status::unavailable("broken")), status + 1)),
+                    "hangs" => std::future::pending().await,
+                    _ => None,
+                }
+            }
         });
         Ok(self.answer(Box::pin(messages) as Self::WatchStream))
     }
@@ -144,6 +167,7 @@ fn pods<const N: usize>() -> [Pod; N] {
 
 fn balancer(pods: impl IntoIterator<Item = SocketAddr>) -> Balancer<HttpPod> {
     Balancer::builder(Fixed::new(pods))
+        .policy(RoundRobin::new())
         .service_name("health.default")
         .spawn_http_with(Http::new().http2())
 }
@@ -315,4 +339,132 @@ async fn a_pod_that_is_killed_costs_at_most_the_calls_that_it_had() {
     // Each caller has one call at a time.
     assert!(failed <= CALLERS, "{failed} of {calls}");
     assert_eq!(pending(&balancer), 0);
+}
+
+/// Through a policy that times requests, over one pod.
+async fn timed(pod: &Pod) -> (Client, Balancer<HttpPod>, Arc<Endpoint>) {
+    let balancer = Balancer::builder(Fixed::new([pod.addr]))
+        .policy(PeakEwma::new())
+        .spawn_http_with(Http::new().http2());
+    balancer.resolved().await.expect("a pod");
+    let endpoint = Arc::clone(balancer.endpoints().iter().next().expect("a pod"));
+    (over(&balancer), balancer, endpoint)
+}
+
+/// A stream, after so many of its messages.
+async fn watch(
+    client: &mut Client,
+    service: &str,
+    messages: usize,
+) -> Streaming<HealthCheckResponse> {
+    let request = HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let response = timeout(PATIENCE, client.watch(request)).await;
+    let mut stream = response.expect("in time").expect("an answer").into_inner();
+    for _ in 0..messages {
+        let message = timeout(PATIENCE, stream.message()).await.expect("in time");
+        message.expect("no error").expect("a message");
+    }
+    stream
+}
+
+/// Successes, failures, failures in a row, and why the last one failed.
+fn left(endpoint: &Endpoint) -> (u32, u32, u32, Option<Cause>) {
+    let counts = (endpoint.succeeded(), endpoint.failed(), endpoint.streak());
+    (counts.0, counts.1, counts.2, endpoint.last_failure())
+}
+
+const UNAVAILABLE: Option<Cause> = Some(Cause::Grpc(14));
+
+#[tokio::test]
+async fn the_status_of_a_call_is_its_outcome_be_it_in_the_head_or_in_the_trailers() {
+    let [pod] = pods();
+    for (service, expected) in [
+        ("", (1, 0, 0, None)),
+        ("shop", (1, 0, 0, None)),
+        ("busy", (0, 1, 1, UNAVAILABLE)),
+    ] {
+        let (mut client, _, endpoint) = timed(&pod).await;
+        let _ = check(&mut client, service).await;
+        assert_eq!(left(&endpoint), expected, "{service}");
+    }
+    for (service, messages, expected) in [
+        ("0 ends", 0, (1, 0, 0, None)),
+        ("1 ends", 1, (1, 0, 0, None)),
+        ("0 fails", 0, (0, 1, 1, UNAVAILABLE)),
+        ("1 fails", 1, (0, 1, 1, UNAVAILABLE)),
+        // It was taken for a stream, which had begun well.
+        ("3 fails", 3, (1, 1, 1, UNAVAILABLE)),
+    ] {
+        let (mut client, _, endpoint) = timed(&pod).await;
+        let mut stream = watch(&mut client, service, messages).await;
+        let end = stream.message().await;
+        assert_eq!(end.is_err(), service.ends_with("fails"), "{service}");
+        assert_eq!(left(&endpoint), expected, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_counts_while_it_goes_on_and_one_that_said_nothing_says_nothing() {
+    let [pod] = pods();
+    for (messages, before, after) in [(0, 0, 0), (1, 0, 1), (3, 1, 1)] {
+        let (mut client, _, endpoint) = timed(&pod).await;
+        let stream = watch(&mut client, &format!("{messages} hangs"), messages).await;
+        assert_eq!(left(&endpoint), (before, 0, 0, None), "{messages}");
+        drop((stream, client));
+        assert_eq!(left(&endpoint), (after, 0, 0, None), "{messages}, dropped");
+    }
+}
+
+#[tokio::test]
+async fn the_latency_of_a_call_ends_with_the_head_and_its_outcome_may_come_much_later() {
+    let [pod] = pods();
+    let (mut client, _, endpoint) = timed(&pod).await;
+    let mut stream = watch(&mut client, "1 slowly", 1).await;
+    assert_eq!(endpoint.latency(Instant::now()), None);
+    assert!(stream.message().await.expect("no error").is_none());
+    let latency = endpoint.latency(Instant::now()).expect("it is timed");
+    assert!(latency < SLOWLY, "{latency:?}");
+    assert_eq!(left(&endpoint), (1, 0, 0, None));
+}
+
+#[tokio::test]
+async fn the_user_may_say_what_a_status_means() {
+    let [pod] = pods();
+    let settings = Http::new()
+        .http2()
+        .classify(|answer| match answer.grpc_status() {
+            Some(5) => Cause::Grpc(5).into(),
+            Some(14) => Outcome::Success,
+            _ => answer.outcome(),
+        });
+    let balancer = Balancer::builder(Fixed::new([pod.addr])).spawn_http_with(settings);
+    balancer.resolved().await.expect("a pod");
+    let endpoint = Arc::clone(balancer.endpoints().iter().next().expect("a pod"));
+    let mut client = over(&balancer);
+    let _ = check(&mut client, "busy").await;
+    assert_eq!(left(&endpoint), (1, 0, 0, None));
+    let mut stream = watch(&mut client, "1 fails", 1).await;
+    assert!(stream.message().await.is_err());
+    assert_eq!(left(&endpoint), (2, 0, 0, None));
+    let _ = check(&mut client, "shop").await;
+    assert_eq!(left(&endpoint), (2, 1, 1, Some(Cause::Grpc(5))));
+}
+
+#[tokio::test]
+async fn a_stream_of_the_callers_that_fails_says_nothing_of_the_pod() {
+    let [pod] = pods();
+    let (_, balancer, endpoint) = timed(&pod).await;
+    let parts = [
+        Ok(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9]))),
+        Err(std::io::Error::other("the caller's disk is full")),
+    ];
+    let request = hyper::Request::post("http://health.default/grpc.health.v1.Health/Check")
+        .header("content-type", "application/grpc")
+        .body(StreamBody::new(stream::iter(parts)))
+        .expect("a request");
+    let answer = timeout(PATIENCE, balancer.clone().oneshot(request)).await;
+    assert!(answer.expect("in time").is_err());
+    assert_eq!(left(&endpoint), (0, 0, 0, None));
 }

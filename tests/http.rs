@@ -23,7 +23,8 @@ use std::{
 
 use connections::short_queue;
 use headless_lb::{
-    Balancer, Builder, Error, Fixed, HttpBody, HttpError, HttpPod, LeastRequest, policy_fn,
+    Balancer, Builder, Error, Fixed, HttpBody, HttpError, HttpPod, LeastRequest, RoundRobin,
+    policy_fn,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -51,7 +52,8 @@ async fn pods(n: u8) -> Vec<Pod> {
 }
 
 fn over(pods: &[Pod]) -> Builder {
-    Balancer::builder(Fixed::new(pods.iter().map(Pod::addr)))
+    // In turn: what happens to which pod is then known.
+    Balancer::builder(Fixed::new(pods.iter().map(Pod::addr))).policy(RoundRobin::new())
 }
 
 async fn call(

@@ -25,7 +25,9 @@ mod tunnels;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use headless_lb::{Balancer, Builder, Error, Fixed, Http, HttpBody, HttpError, HttpPod};
+use headless_lb::{
+    Balancer, Builder, Error, Fixed, Http, HttpBody, HttpError, HttpPod, RoundRobin,
+};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{
     Request, Response, Version,
@@ -53,7 +55,10 @@ async fn pods<const N: usize>() -> [Pod; N] {
 }
 
 fn over(pods: impl IntoIterator<Item = SocketAddr>) -> Builder {
-    Balancer::builder(Fixed::new(pods)).service_name("web.default")
+    // In turn: what happens to which pod is then known.
+    Balancer::builder(Fixed::new(pods))
+        .service_name("web.default")
+        .policy(RoundRobin::new())
 }
 
 /// HTTP/2 to these pods.

@@ -17,7 +17,7 @@ mod tower_http_layers;
 
 use std::{net::SocketAddr, time::Duration};
 
-use headless_lb::{Balancer, Builder, Fixed};
+use headless_lb::{Balancer, Builder, Fixed, RoundRobin};
 use support::pod::{Manner, Pod};
 use tokio::{net::TcpSocket, time::sleep};
 
@@ -32,7 +32,8 @@ async fn pods(n: u8) -> Vec<Pod> {
 }
 
 fn over(pods: &[Pod]) -> Builder {
-    Balancer::builder(Fixed::new(pods.iter().map(Pod::addr)))
+    // In turn: what happens to which pod is then known.
+    Balancer::builder(Fixed::new(pods.iter().map(Pod::addr))).policy(RoundRobin::new())
 }
 
 /// How many requests each pod saw.

@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Endpoint, Fixed, HttpPod, Resolution, Resolve, ResolveError};
+use headless_lb::{
+    Balancer, Endpoint, Fixed, HttpPod, Resolution, Resolve, ResolveError, RoundRobin,
+};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn,
@@ -178,6 +180,7 @@ async fn ten_thousand_pods_that_came_and_went_leave_no_connection_no_task_and_no
         generation: AtomicUsize::new(0),
     });
     let client = Balancer::builder(Arc::clone(&rolling))
+        .policy(RoundRobin::new())
         .min_interval(Duration::from_millis(1))
         .refresh_interval(Duration::from_millis(1))
         .linger(Duration::from_millis(20))

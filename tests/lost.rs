@@ -25,7 +25,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::stream;
 use headless_lb::{
-    Balancer, Error, Fixed, Http, HttpBody, HttpError, HttpPod, Policy, Position, policy_fn,
+    Balancer, Error, Fixed, Http, HttpBody, HttpError, HttpPod, Policy, Position, RoundRobin,
+    policy_fn,
 };
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{
@@ -47,7 +48,9 @@ type Outcome = Result<Response<HttpBody>, Error<HttpError>>;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(addresses: impl IntoIterator<Item = SocketAddr>) -> Client {
-    Balancer::builder(Fixed::new(addresses)).spawn_http()
+    Balancer::builder(Fixed::new(addresses))
+        .policy(RoundRobin::new())
+        .spawn_http()
 }
 
 /// Where it is known which pod comes first: that with the lowest address that is left.
@@ -61,6 +64,7 @@ fn in_order() -> impl Policy {
 
 fn client_in_order(addresses: impl IntoIterator<Item = SocketAddr>, settings: Http) -> Client {
     Balancer::builder(Fixed::new(addresses))
+        .policy(RoundRobin::new())
         .policy(in_order())
         .spawn_http_with(settings)
 }

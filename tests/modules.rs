@@ -3,10 +3,10 @@
 use std::{fs, path::Path};
 
 /// A module may use what stands before it.
-const ORDER: [&str; 22] = [
-    "age", "backoff", "budget", "draw", "outcome", "eject", "endpoint", "hint", "tls", "resolve",
-    "probe", "set", "policy", "primary", "registry", "balancer", "driver", "builder", "service",
-    "http", "clients", "pools",
+const ORDER: [&str; 25] = [
+    "age", "backoff", "budget", "draw", "meter", "outcome", "eject", "endpoint", "hint", "tls",
+    "resolve", "subset", "probe", "check", "set", "policy", "primary", "registry", "balancer",
+    "driver", "builder", "service", "http", "clients", "pools",
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    future::{Future, Ready, ready},
+    future::{Future, Pending, Ready, pending, ready},
     io,
     sync::{
         Arc,
@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Builder, Endpoint, Error, Fixed, PickError, Random, RoundRobin};
+use futures_util::future::Either;
+use headless_lb::{
+    Balancer, Builder, Cause, Endpoint, Error, Fixed, Outcome, PeakEwma, PickError, Random,
+    RoundRobin,
+};
 use support::script::{Script, nxdomain, pod, pods, servfail};
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -32,6 +36,8 @@ struct FakePod {
 enum Behaviour {
     Answers,
     FailsInCall,
+    Hangs,
+    IsNeverReady,
     IsReadyAfter(Duration),
     Refuses,
 }
@@ -39,7 +45,7 @@ enum Behaviour {
 impl Service<String> for FakePod {
     type Response = (u8, String);
     type Error = io::Error;
-    type Future = Ready<io::Result<(u8, String)>>;
+    type Future = Either<Ready<io::Result<(u8, String)>>, Pending<io::Result<(u8, String)>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.behaviour)(self.host) {
@@ -47,6 +53,7 @@ impl Service<String> for FakePod {
                 self.seen.fetch_add(1, Relaxed);
                 Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
             }
+            Behaviour::IsNeverReady => Poll::Pending,
             Behaviour::IsReadyAfter(time) => {
                 self.behaviour = |_| Behaviour::Answers;
                 let waker = cx.waker().clone();
@@ -63,10 +70,11 @@ impl Service<String> for FakePod {
 
     fn call(&mut self, request: String) -> Self::Future {
         self.seen.fetch_add(1, Relaxed);
-        ready(match (self.behaviour)(self.host) {
+        Either::Left(ready(match (self.behaviour)(self.host) {
             Behaviour::FailsInCall => Err(io::ErrorKind::ConnectionReset.into()),
+            Behaviour::Hangs => return Either::Right(pending()),
             _ => Ok((self.host, request)),
-        })
+        }))
     }
 }
 
@@ -552,5 +560,92 @@ async fn absurd_durations_are_only_long_or_short() {
             "{} questions in 13 s",
             script.asked().len()
         );
+    }
+}
+
+/// The one endpoint of a balancer whose requests are timed.
+async fn timed(behaviour: fn(u8) -> Behaviour) -> (Balancer<FakePod>, Arc<Endpoint>) {
+    let (balancer, _) = spawn(&fixed(1).policy(PeakEwma::new()), behaviour);
+    balancer.resolved().await.unwrap();
+    let endpoint = Arc::clone(balancer.endpoints().iter().next().unwrap());
+    (balancer, endpoint)
+}
+
+/// Successes, failures, failures in a row, and why the last one failed.
+fn left(endpoint: &Endpoint) -> (u32, u32, u32, Option<Cause>) {
+    let counts = (endpoint.succeeded(), endpoint.failed(), endpoint.streak());
+    (counts.0, counts.1, counts.2, endpoint.last_failure())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_a_success_an_error_a_failure_and_what_was_not_sent_neither() {
+    for (behaviour, expected) in [
+        (
+            (|_| Behaviour::Answers) as fn(u8) -> Behaviour,
+            (1, 0, 0, None),
+        ),
+        (|_| Behaviour::FailsInCall, (0, 1, 1, Some(Cause::Other))),
+        (|_| Behaviour::Refuses, (0, 0, 0, Some(Cause::Unreachable))),
+    ] {
+        let (balancer, endpoint) = timed(behaviour).await;
+        let _ = balancer.oneshot(String::new()).await;
+        assert_eq!(left(&endpoint), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_timed_from_when_its_endpoint_was_ready() {
+    let (balancer, endpoint) = timed(|_| Behaviour::IsReadyAfter(3 * SECOND)).await;
+    balancer.oneshot(String::new()).await.unwrap();
+    let latency = endpoint.latency(Instant::now()).unwrap();
+    assert!(latency < SECOND, "{latency:?}");
+    assert_eq!(left(&endpoint), (1, 0, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_gives_up_after_a_second_means_the_endpoint_that_has_the_call() {
+    let (balancer, endpoint) = timed(|_| Behaviour::Hangs).await;
+    for (patience, expected) in [
+        (SECOND / 2, (0, 0, 0, None)),
+        (SECOND, (0, 1, 1, Some(Cause::GaveUp))),
+    ] {
+        let call = balancer.clone().oneshot(String::new());
+        assert!(tokio::time::timeout(patience, call).await.is_err());
+        assert_eq!(left(&endpoint), expected, "after {patience:?}");
+    }
+    let (balancer, endpoint) = timed(|_| Behaviour::IsNeverReady).await;
+    let call = balancer.oneshot(String::new());
+    assert!(tokio::time::timeout(9 * SECOND, call).await.is_err());
+    assert_eq!(left(&endpoint), (0, 0, 0, None), "it did not have the call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_goes_by_no_time_has_requests_counted_and_not_timed() {
+    let (balancer, _) = spawn(&fixed(1), |_| Behaviour::Answers);
+    balancer.resolved().await.unwrap();
+    balancer.clone().oneshot(String::new()).await.unwrap();
+    let endpoint = Arc::clone(balancer.endpoints().iter().next().unwrap());
+    assert_eq!(left(&endpoint), (1, 0, 0, None));
+    assert_eq!(endpoint.latency(Instant::now()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_user_may_say_what_an_answer_means() {
+    let (balancer, endpoint) = timed(|_| Behaviour::Answers).await;
+    let service = balancer
+        .clone()
+        .classify(|answer: &io::Result<(u8, String)>| match answer {
+            Ok((_, echo)) if echo == "busy" => Cause::TimedOut.into(),
+            Ok((_, echo)) if echo == "poll" => Outcome::Ignore,
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Ignore,
+        });
+    for (request, expected) in [
+        ("busy", (0, 1, 1, Some(Cause::TimedOut))),
+        ("poll", (0, 1, 1, Some(Cause::TimedOut))),
+        ("other", (1, 1, 0, Some(Cause::TimedOut))),
+    ] {
+        let (_, echo) = service.clone().oneshot(request.to_owned()).await.unwrap();
+        assert_eq!((echo.as_str(), left(&endpoint)), (request, expected));
     }
 }

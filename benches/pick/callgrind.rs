@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    contestants::{Row, Visitor, visit_each},
+    contestants::{Row, Visitor, named, visit_each},
     limits,
     timing::picks,
     valgrind,
@@ -41,7 +41,9 @@ pub(crate) fn report() -> ExitCode {
         "--toggle-collect=pick::timing::picks",
         "--dump-after=pick::timing::picks",
     ];
-    let counts = match valgrind::instructions("pick", &options, &[COUNTED.to_owned()]) {
+    let mut arguments = named();
+    arguments.push(COUNTED.to_owned());
+    let counts = match valgrind::instructions("pick", &options, &arguments) {
         Ok(counts) => counts,
         Err(error) => {
             println!("pick: failed to count instructions: {error}");

@@ -3,9 +3,11 @@
 //! ```text
 //! cargo bench --bench pick                        times on 1 and 2 threads, and allocations
 //! cargo bench --bench pick -- --instructions      instructions, counted by valgrind
+//! cargo bench --bench pick -- Adaptive Random     of these policies only
 //! ```
 //!
-//! *choice* is the load of the snapshot, the policy behind `dyn`, and the endpoint by reference.
+//! *given* is the policy alone, behind `dyn`, on a set that is at hand and, where it is about time, given the
+//! time. *choice* is the load of the snapshot, the policy behind `dyn`, and the endpoint by reference.
 //! *pick* is `Balancer::pick` and the drop of what it gave: an `Arc<Endpoint>` cloned, a request
 //! counted in and out, and a service cloned, which is `()` or, in *pick, Arc*, an `Arc`.
 //!
@@ -27,7 +29,7 @@ mod valgrind;
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
+const SIZES: [usize; 7] = [3, 10, 20, 100, 128, 1_000, 10_000];
 
 fn main() -> ExitCode {
     let has = |flag| std::env::args().any(|argument| argument == flag);

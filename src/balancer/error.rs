@@ -41,6 +41,17 @@ impl PickError {
             | Self::Unresolved(status) => status,
         }
     }
+
+    /// A short fixed label.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Closed(_) => "closed",
+            Self::NoCandidate(_) => "no_candidate",
+            Self::NoEndpoints(_) => "no_endpoints",
+            Self::NoSuchPod { .. } => "no_such_pod",
+            Self::Unresolved(_) => "unresolved",
+        }
+    }
 }
 
 impl fmt::Display for PickError {

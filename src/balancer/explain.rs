@@ -258,7 +258,7 @@ impl Explained {
         let standing = condition.map(|one| one.standing).or(position);
         let (mut reason, mut since) = (None, None);
         if let Some(condition) = condition {
-            reason = condition.why.map(|why| why.to_string());
+            reason = condition.why.as_ref().map(ToString::to_string);
             since = condition.since;
         } else if position == Some(Position::Rejected) {
             let mut observed = report.into_iter().flat_map(Report::endpoints);
@@ -277,7 +277,7 @@ impl Explained {
                 _ => None,
             },
             state,
-            rule: condition.and_then(|one| one.why?.rule()),
+            rule: condition.and_then(|one| one.why.as_ref()?.rule()),
             reason,
             since: since.map(ago),
             until: until.map(|until| until.saturating_duration_since(now)),
@@ -312,7 +312,7 @@ impl Explained {
         self.state
     }
 
-    /// The rule that ejected it: `consecutive`, `success_rate`, `failure_percentage` or `trial`.
+    /// The rule that ejected it: `consecutive`, `success_rate`, `failure_percentage`, `trial` or `check`.
     pub fn rule(&self) -> Option<&'static str> {
         self.rule
     }

@@ -147,6 +147,7 @@ impl<S> PrimaryView<S> {
     }
 
     fn none(&self, kind: NoPrimaryKind) -> NoPrimary {
+        self.shared.meter.no_endpoint("no_primary");
         NoPrimary::new(kind, &self.shared)
     }
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     hint::Hint,
+    meter::Meter,
     policy::Policy,
     registry::{Snapshot, Status},
     set::EndpointSet,
@@ -42,6 +43,8 @@ pub(crate) struct Shared<S> {
     /// Policies that want to see each set before it is published.
     preparing: ArcSwap<Vec<Weak<dyn Policy>>>,
     pub(super) signals: Arc<Signals>,
+    /// The one of the signals, nearer to picks.
+    pub(super) meter: Meter,
     pub(super) settings: Settings,
 }
 
@@ -58,6 +61,8 @@ pub(crate) struct Signals {
     pub(crate) forget_term: AtomicBool,
     /// What errors of the application's drivers hint at. A few are enough: each makes probes look.
     hints: mpsc::Sender<Reported>,
+    /// Where the service's metrics go.
+    pub(crate) meter: Meter,
 }
 
 /// A hint, and whose error it was.
@@ -94,6 +99,7 @@ impl<S> Shared<S> {
             epochs: Epochs::default(),
             waiters: Waiters::default(),
             observed: Notify::new(),
+            meter: signals.meter.clone(),
             preparing: ArcSwap::default(),
             signals,
             settings,
@@ -207,14 +213,15 @@ impl<S> Drop for Shared<S> {
 }
 
 impl Signals {
-    /// With what the driver receives hints from.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Reported>) {
+    /// Those of the service of this name, with what the driver receives hints from.
+    pub(crate) fn new(service: &str) -> (Self, mpsc::Receiver<Reported>) {
         let (hints, receiver) = mpsc::channel(16);
         let signals = Self {
             notify: Notify::new(),
             refresh: AtomicBool::new(false),
             forget_term: AtomicBool::new(false),
             hints,
+            meter: Meter::new(service),
         };
         (signals, receiver)
     }

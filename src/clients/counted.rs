@@ -5,10 +5,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
-use crate::endpoint::InFlight;
+use crate::{
+    endpoint::InFlight,
+    http::{Answering, Classify},
+    outcome::{Cause, Outcome},
+};
 
 pin_project! {
     /// The body of a response through a [`ClientLayer`](crate::ClientLayer). The request counts as in
@@ -21,22 +27,36 @@ pin_project! {
         #[pin]
         body: B,
         // Until the body ends.
-        in_flight: Option<InFlight>,
+        answering: Option<Answering>,
+        classify: Classify,
     }
 }
 
 impl<B: Body> Counted<B> {
     /// Counts no request yet.
-    pub(super) fn new(body: B) -> Self {
-        let in_flight = None;
-        Self { body, in_flight }
+    pub(super) fn new(body: B, classify: &Classify) -> Self {
+        Self {
+            body,
+            answering: None,
+            classify: classify.clone(),
+        }
     }
 
     /// Counts the request until the end, which may be now.
-    pub(super) fn count(&mut self, in_flight: InFlight) {
-        if !self.body.is_end_stream() {
-            self.in_flight = Some(in_flight);
+    pub(super) fn count(mut response: Response<Self>, mut in_flight: InFlight) -> Response<Self> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            in_flight.record(Outcome::Ignore);
+            return response;
         }
+        let at = in_flight.is_timed().then(Instant::now);
+        let classify = std::mem::take(&mut response.body_mut().classify);
+        let mut answering = Answering::new(in_flight, at, &response, &classify);
+        let body = response.body_mut();
+        match body.body.is_end_stream() {
+            true => answering.end(),
+            false => body.answering = Some(answering),
+        }
+        response
     }
 }
 
@@ -50,10 +70,18 @@ impl<B: Body> Body for Counted<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let Some(answering) = this.answering else {
+            return Poll::Ready(frame);
+        };
+        match &frame {
+            Some(Ok(frame)) => answering.frame(frame),
+            Some(Err(_)) => answering.break_off(Cause::Reset.into()),
+            None => {}
+        }
         // Readers that know the length do not ask for what is behind it.
-        let goes_on = matches!(frame, Some(Ok(_))) && !this.body.is_end_stream();
-        if !goes_on {
-            *this.in_flight = None;
+        if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
+            answering.end();
+            *this.answering = None;
         }
         Poll::Ready(frame)
     }

@@ -1,8 +1,13 @@
 //! Why a request through a client of the program's own failed.
 
-use std::{error::Error, fmt, iter};
+use std::{error::Error, fmt, io, iter};
 
 use hyper_util::client::legacy;
+
+use crate::{
+    http::{cause_of_connect, lost},
+    outcome::{Cause, Outcome},
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -38,6 +43,23 @@ impl ClientError {
         } else {
             Self::Client(error)
         }
+    }
+
+    /// Why it could not connect.
+    pub(super) fn cause_of_connect(&self) -> Cause {
+        let mut causes = self.cause().into_iter().flat_map(chain);
+        let kind = causes.find_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()));
+        kind.map_or(Cause::Unreachable, cause_of_connect)
+    }
+
+    /// What it says of the pod that failed with it. An error that is not hyper's is taken for a lost connection.
+    pub(super) fn outcome(&self) -> Outcome {
+        let Self::Client(error) = self else {
+            // It was not sent.
+            return Outcome::Ignore;
+        };
+        let hyper = chain(&**error).find_map(|error| error.downcast_ref::<hyper::Error>());
+        hyper.map_or_else(|| Cause::Reset.into(), lost)
     }
 
     fn cause(&self) -> Option<&(dyn Error + 'static)> {

@@ -18,6 +18,8 @@ use crate::{
     balancer::Balancer,
     builder::Builder,
     endpoint::Endpoint,
+    http::{Classify, HttpAnswer},
+    outcome::Outcome,
     service::{Attempts, Error},
 };
 
@@ -81,13 +83,31 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ClientLayer {
     builder: Builder,
+    classify: Classify,
+}
+
+impl ClientLayer {
+    /// What an answer says of its pod: policies that go by latency and health learn from it, and ejection. Default:
+    /// [`HttpAnswer::outcome`]. As [`Http::classify`](crate::Http::classify), except that a request has no say: one
+    /// that fails after its connect is a failure.
+    #[must_use]
+    pub fn classify(
+        mut self,
+        say: impl Fn(&HttpAnswer<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        self.classify = Classify::by(say);
+        self
+    }
 }
 
 impl Builder {
     /// This balancer as a layer around an HTTP client that the program already has; see
     /// [`ClientLayer`].
     pub fn client_layer(self) -> ClientLayer {
-        ClientLayer { builder: self }
+        ClientLayer {
+            builder: self,
+            classify: Classify::usual(),
+        }
     }
 }
 
@@ -95,8 +115,10 @@ impl<C: Clone + Send + Sync + 'static> Layer<C> for ClientLayer {
     type Service = Balancer<ClientPod<C>>;
 
     fn layer(&self, client: C) -> Self::Service {
-        self.builder
-            .spawn_with(move |endpoint: &Arc<Endpoint>| ClientPod::new(client.clone(), endpoint))
+        let classify = self.classify.clone();
+        self.builder.spawn_with(move |endpoint: &Arc<Endpoint>| {
+            ClientPod::new(client.clone(), endpoint, classify.clone())
+        })
     }
 }
 
@@ -127,7 +149,7 @@ where
             if let Err(error) = prepare(&mut request) {
                 return Err(Error::unsent(&balancer, &mut Vec::new(), error));
             }
-            let attempts = Attempts::<OwnClient, _, _>::new(balancer, request);
+            let attempts = Attempts::new(OwnClient, balancer, request);
             attempts.await.map_err(lost_unsent)
         })
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, InFlight},
-    outcome::Cause,
+    http::Classify,
     service::Call,
 };
 
@@ -36,6 +36,7 @@ struct Target {
     endpoint: Arc<Endpoint>,
     /// Its address, as it goes into URIs.
     authority: Authority,
+    classify: Classify,
 }
 
 /// Why a request failed, and the request if it can go elsewhere.
@@ -45,10 +46,11 @@ pub(super) struct Failed<B> {
 }
 
 impl<C> ClientPod<C> {
-    pub(super) fn new(client: C, endpoint: &Arc<Endpoint>) -> Self {
+    pub(super) fn new(client: C, endpoint: &Arc<Endpoint>, classify: Classify) -> Self {
         let target = Target {
             endpoint: Arc::clone(endpoint),
             authority: authority(endpoint.addr()),
+            classify,
         };
         Self {
             client,
@@ -77,17 +79,19 @@ impl<C> ClientPod<C> {
     {
         let again = once_more(&request);
         aim(&mut request, &self.target.authority);
-        let Target { endpoint, .. } = &*self.target;
+        let Target {
+            endpoint, classify, ..
+        } = &*self.target;
         match self.client.call(request).await {
             Ok(response) => {
                 endpoint.reached();
-                Ok(response.map(Counted::new))
+                Ok(response.map(|body| Counted::new(body, classify)))
             }
             Err(error) => {
                 let error = ClientError::of(error.into());
                 let mut unsent = None;
                 if let ClientError::Connect(_) = error {
-                    endpoint.unreachable(Cause::Refused);
+                    endpoint.unreachable(error.cause_of_connect());
                     unsent = again;
                 }
                 Err(Failed { error, unsent })
@@ -107,7 +111,7 @@ fn authority(addr: SocketAddr) -> Authority {
 }
 
 /// How a pod is called through the program's own client.
-pub(super) enum OwnClient {}
+pub(super) struct OwnClient;
 
 impl<C, B, R> Call<ClientPod<C>, Request<B>> for OwnClient
 where
@@ -134,9 +138,14 @@ where
         Box::pin(pod.send(request))
     }
 
-    fn finish(mut response: Self::Response, in_flight: InFlight) -> Self::Response {
-        response.body_mut().count(in_flight);
-        response
+    fn record(&self, done: &Result<Self::Response, Failed<B>>, in_flight: &mut InFlight) {
+        if let Err(failed) = done {
+            in_flight.record(failed.error.outcome());
+        }
+    }
+
+    fn finish(response: Self::Response, in_flight: InFlight) -> Self::Response {
+        Counted::count(response, in_flight)
     }
 
     fn recover(failed: Failed<B>) -> (ClientError, Option<Request<B>>) {

@@ -43,8 +43,9 @@ use crate::{
 /// - The port is the pod's, unless the URL has one: that is the one dialled.
 /// - Before the first answer a connect waits as a call does
 ///   ([`initial_timeout`](crate::Builder::initial_timeout)).
-/// - The balancer does not hear of connects that failed, nor of requests in flight: no pod is set aside,
-///   and [`LeastRequest`](crate::LeastRequest) sees all pods idle.
+/// - The balancer does not hear of connects that failed, of requests in flight nor of what became of them: no pod is
+///   set aside or ejected, [`LeastRequest`](crate::LeastRequest) sees all pods idle, and
+///   [`Adaptive`](crate::Adaptive) knows no latency.
 /// - Over `https` the URL's host is what is verified, as it should be.
 #[derive(Clone, Default)]
 #[must_use = "a resolver does nothing until a client has it"]

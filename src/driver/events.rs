@@ -6,9 +6,12 @@ use tokio::time::Instant;
 use tracing::{field::display, info, warn};
 
 use crate::{
+    check::Checked,
+    endpoint::Endpoint,
     primary::Event,
     registry::{HealthEvent, Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
+    set::EndpointSet,
 };
 
 /// A change of more endpoints than this is told as one event: the first answer of a large service
@@ -34,6 +37,29 @@ pub(super) fn changed<S>(status: &Status, published: &Published<S>) {
     }
     for endpoint in removed {
         info!(service, %endpoint, total, "endpoint removed");
+    }
+}
+
+/// Tells that picks go to endpoints that are set aside, for no other is left.
+#[derive(Debug, Default)]
+pub(super) struct LastResort {
+    told: Option<Instant>,
+}
+
+impl LastResort {
+    /// Looks at a new set. An endpoint that is set aside comes back to be tried and is soon set aside again, so this
+    /// is told after [`AGAIN`] at the earliest, and its end not at all.
+    pub(super) fn observe(&mut self, now: Instant, service: &str, set: &EndpointSet) {
+        let endpoints = set.reachable().len();
+        let is_last_resort = endpoints > 0 && set.is_ejected(0);
+        if !is_last_resort || self.told.is_some_and(|told| now < told + AGAIN) {
+            return;
+        }
+        self.told = Some(now);
+        warn!(
+            service,
+            endpoints, "every endpoint is set aside; picks go to them all the same"
+        );
     }
 }
 
@@ -157,6 +183,18 @@ pub(super) fn health(service: &str, event: &HealthEvent) {
             service,
             available, total, "panic over: ejections count again"
         ),
+    }
+}
+
+/// The health checks of an endpoint changed what is thought of it: WARN for the worse, INFO for the better.
+pub(super) fn checked(service: &str, endpoint: &Endpoint, checked: &Checked) {
+    match checked.unhealthy() {
+        Some(unhealthy) => {
+            let error = &*unhealthy.error;
+            let cause = error.source().map(display);
+            warn!(service, %endpoint, %error, cause, "an endpoint fails its health checks");
+        }
+        None => info!(service, %endpoint, "an endpoint passes its health checks again"),
     }
 }
 

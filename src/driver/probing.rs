@@ -30,7 +30,7 @@ use crate::{
     set::EndpointSet,
 };
 
-type Report = (u64, Result<Observation, ProbeError>);
+pub(super) type Report = (u64, Result<Observation, ProbeError>);
 
 /// A [`Probe`] behind a pointer, so that the handle's type does not name it.
 pub(crate) trait Prober: Send + Sync + 'static {
@@ -47,6 +47,13 @@ pub(crate) trait Prober: Send + Sync + 'static {
 
     /// The most that a question may take.
     fn timeout(&self) -> Duration;
+}
+
+/// Whom to ask about the endpoints of a set, if anybody.
+#[derive(Clone, Default)]
+pub(crate) struct Probers {
+    pub(crate) roles: Option<Arc<dyn Prober>>,
+    pub(crate) health: Option<Arc<dyn Prober>>,
 }
 
 impl<P: Probe> Prober for P {
@@ -90,7 +97,7 @@ impl<P: Probe> Prober for P {
 }
 
 /// No node is asked more often, whatever signals and hints say.
-const FLOOR: Duration = Duration::from_millis(50);
+pub(super) const FLOOR: Duration = Duration::from_millis(50);
 
 /// How often one endpoint is asked: written by the driver, read by its probe.
 #[derive(Debug, Default)]
@@ -159,7 +166,7 @@ impl<P: Probe> Watch<'_, P> {
     }
 }
 
-fn too_late(elapsed: Elapsed) -> ProbeError {
+pub(super) fn too_late(elapsed: Elapsed) -> ProbeError {
     ProbeError::new(ProbeFailure::Timeout, elapsed)
 }
 

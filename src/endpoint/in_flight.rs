@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 use tokio::time::Instant;
 
 use super::{Endpoint, load::Timing};
+#[cfg(any(test, feature = "http"))]
+use crate::outcome::Failure;
 use crate::outcome::{Cause, Outcome};
 
 /// One request in flight on an endpoint; dropping it ends the request.
@@ -29,8 +31,19 @@ pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// When it was sent, if it is timed.
     sent: Option<Instant>,
+    /// When its answer began, if that is where its latency ends and the outcome was not known then.
+    answered: Option<Instant>,
     is_watched: bool,
-    is_recorded: bool,
+    told: Told,
+}
+
+/// What was said of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// That it is served: no more than a late failure can follow.
+    Success,
+    All,
 }
 
 impl InFlight {
@@ -38,8 +51,9 @@ impl InFlight {
         Self {
             endpoint,
             sent: None,
+            answered: None,
             is_watched: false,
-            is_recorded: false,
+            told: Told::Nothing,
         }
     }
 
@@ -56,6 +70,13 @@ impl InFlight {
         self.sent = Some(now);
     }
 
+    /// When it was sent, if it is timed.
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn sent(&self) -> Option<Instant> {
+        self.sent
+    }
+
     /// Whether the request is timed.
     #[inline]
     pub fn is_timed(&self) -> bool {
@@ -69,7 +90,10 @@ impl InFlight {
     #[inline]
     pub fn record(&mut self, outcome: Outcome) {
         // Without a start no end is needed.
-        let now = self.sent.map(|_| Instant::now());
+        let now = self.sent.map(|_| match (outcome, self.answered) {
+            (Outcome::Success, Some(answered)) => answered,
+            _ => Instant::now(),
+        });
         self.end(now, outcome);
     }
 
@@ -83,44 +107,71 @@ impl InFlight {
     /// beyond it the request was slow; after a second it has failed ([`Cause::GaveUp`]), for a timeout
     /// around the call looks like this.
     pub fn cancel_at(&mut self, now: Instant) {
-        let Some(sent) = self.sent.filter(|_| !self.is_recorded) else {
+        let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) else {
             return;
         };
-        let timing = self.endpoint.timing(sent, now);
+        let timing = self.timing(sent, now);
         if self.endpoint.load.give_up(&self.endpoint.baseline, timing) {
             self.record_at(now, Cause::GaveUp.into());
         }
-        self.is_recorded = true;
+        self.told = Told::All;
     }
 
-    /// From now on a drop without a word is a cancellation.
+    /// Another endpoint was quicker with the same request. That is no failure, however long it took: as
+    /// [`cancel_at`](Self::cancel_at) otherwise.
+    #[cfg(any(test, feature = "http"))]
+    pub(crate) fn beaten_at(&mut self, now: Instant) {
+        if let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) {
+            let timing = self.timing(sent, now);
+            self.endpoint.load.outlast(&self.endpoint.baseline, timing);
+        }
+        self.told = Told::All;
+    }
+
+    /// Its answer began at `now`, if it is timed: latency ends there, and how it went will be told later.
+    #[cfg(any(test, feature = "http"))]
+    pub(crate) fn answered_at(&mut self, now: Option<Instant>) {
+        self.answered = now;
+    }
+
+    /// It failed, perhaps after it was recorded as served: then it is a failure beside that success.
+    #[cfg(any(test, feature = "http"))]
+    #[cold]
+    pub(crate) fn fail_late(&mut self, failure: Failure) {
+        if self.told != Told::All {
+            self.told = Told::Nothing;
+            self.record(failure.into());
+        }
+    }
+
+    /// Whether a drop without a word is a cancellation: while the endpoint has the request.
     #[inline]
-    pub(crate) fn watch(&mut self) {
-        self.is_watched = true;
+    pub(crate) fn watch(&mut self, on: bool) {
+        self.is_watched = on;
     }
 
     #[inline]
     fn end(&mut self, now: Option<Instant>, outcome: Outcome) {
-        if std::mem::replace(&mut self.is_recorded, true) {
+        if self.told != Told::Nothing {
             return;
         }
-        let endpoint = &*self.endpoint;
-        let timing = now
-            .zip(self.sent)
-            .map(|(now, sent)| endpoint.timing(sent, now));
+        let timing = now.zip(self.sent).map(|(now, sent)| self.timing(sent, now));
+        self.told = Told::All;
         match outcome {
-            Outcome::Success => endpoint.succeed(timing),
-            Outcome::Failure(failure) => endpoint.fail(failure, timing),
+            Outcome::Success => {
+                self.told = Told::Success;
+                self.endpoint.succeed(timing);
+            }
+            Outcome::Failure(failure) => self.endpoint.fail(failure, timing),
             Outcome::Ignore => {}
         }
     }
-}
 
-impl Endpoint {
     fn timing(&self, sent: Instant, now: Instant) -> Timing {
+        let end = self.answered.unwrap_or(now);
         Timing {
-            latency: now.saturating_duration_since(sent),
-            stamp: self.baseline.stamp(now),
+            latency: end.saturating_duration_since(sent),
+            stamp: self.endpoint.baseline.stamp(now),
         }
     }
 }
@@ -128,7 +179,7 @@ impl Endpoint {
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        if self.is_watched && !self.is_recorded && self.sent.is_some() {
+        if self.is_watched && self.told == Told::Nothing && self.sent.is_some() {
             self.cancel_at(Instant::now());
         }
         self.endpoint.load.pending.fetch_sub(1, Relaxed);
@@ -139,7 +190,7 @@ impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InFlight")
             .field("endpoint", &self.endpoint)
-            .field("is_recorded", &self.is_recorded)
+            .field("told", &self.told)
             .finish_non_exhaustive()
     }
 }
@@ -195,14 +246,85 @@ mod tests {
         assert_eq!(endpoint.failed(), 0);
         let mut request = endpoint.begin();
         request.sent_at(long_ago);
-        request.watch();
+        request.watch(true);
         drop(request);
         assert_eq!(endpoint.last_failure(), Some(Cause::GaveUp));
         let mut request = endpoint.begin();
         request.sent_at(long_ago);
-        request.watch();
+        request.watch(true);
         request.record(Outcome::Ignore);
         drop(request);
         assert_eq!((endpoint.failed(), endpoint.succeeded()), (1, 0));
+    }
+
+    #[test]
+    fn one_that_was_beaten_was_slow_if_it_took_longer_than_expected_and_has_not_failed() {
+        let (endpoint, now) = (endpoint(), Instant::now());
+        let mut request = endpoint.begin();
+        request.sent_at(now);
+        request.record_at(now + 20 * MS, Outcome::Success);
+        let beaten_after = |elapsed: Duration, end: Instant| {
+            let mut request = endpoint.begin();
+            request.sent_at(end.checked_sub(elapsed).unwrap());
+            request.watch(true);
+            request.beaten_at(end);
+            drop(request);
+            endpoint.latency(end).unwrap()
+        };
+        let soon = now + 30 * MS;
+        assert!(beaten_after(10 * MS, soon) < 21 * MS);
+        assert!(beaten_after(1_500 * MS, now + 1_000 * MS) > 500 * MS);
+        assert_eq!((endpoint.succeeded(), endpoint.failed()), (1, 0));
+    }
+
+    #[test]
+    fn a_late_failure_counts_beside_a_success_and_once() {
+        let endpoint = endpoint();
+        let reset = Failure::of(Cause::Reset);
+        for (outcome, expected) in [
+            (Some(Outcome::Success), (1, 1)),
+            (Some(reset.into()), (1, 2)),
+            (Some(Outcome::Ignore), (1, 2)),
+            (None, (1, 3)),
+        ] {
+            let mut request = endpoint.begin();
+            if let Some(outcome) = outcome {
+                request.record(outcome);
+            }
+            request.fail_late(reset);
+            request.fail_late(reset);
+            assert_eq!((endpoint.succeeded(), endpoint.failed()), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_began_long_ago_has_the_latency_of_its_head_and_ages_nothing() {
+        let endpoint = endpoint();
+        let begin = || {
+            let mut request = endpoint.begin();
+            request.sent_at(Instant::now());
+            request
+        };
+        let mut stream = begin();
+        tokio::time::advance(10 * MS).await;
+        stream.answered_at(Some(Instant::now()));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // Meanwhile another tells that the endpoint has become slow.
+        let mut request = begin();
+        tokio::time::advance(400 * MS).await;
+        request.record(Outcome::Success);
+        let latency = || endpoint.latency(Instant::now()).unwrap();
+        let before = latency();
+        stream.record(Outcome::Success);
+        assert_eq!(endpoint.succeeded(), 2);
+        assert!(latency() > before * 9 / 10, "{:?} < {before:?}", latency());
+        // A failure is one of this moment, and its latency is still the head's.
+        let mut stream = begin();
+        stream.answered_at(Some(Instant::now() + 10 * MS));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        stream.record(Cause::Grpc(14).into());
+        let penalty = latency();
+        assert!(penalty > Duration::from_millis(900), "{penalty:?}");
+        assert!(penalty < Duration::from_secs(60), "{penalty:?}");
     }
 }

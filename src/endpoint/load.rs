@@ -114,6 +114,12 @@ impl Seen {
         (self.word != 0).then(|| f32::from_bits((self.word >> 32) as u32))
     }
 
+    /// Whether it was written after that moment.
+    #[inline]
+    fn is_newer(self, stamp: u32) -> bool {
+        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX / 2
+    }
+
     /// Stamps since it was written. A reader whose clock reading is older than the cell's sees none.
     #[inline]
     fn age(self, stamp: u32) -> u32 {
@@ -230,15 +236,18 @@ impl Load {
 
     /// The caller waits no more; whether that says that the pod failed.
     pub(super) fn give_up(&self, baseline: &Baseline, timing: Timing) -> bool {
-        let Timing { latency, stamp } = timing;
-        if latency >= GAVE_UP {
+        if timing.latency >= GAVE_UP {
             return true;
         }
+        self.outlast(baseline, timing);
+        false
+    }
+
+    /// A request is waited for no more. It would have taken longer still.
+    pub(super) fn outlast(&self, baseline: &Baseline, Timing { latency, stamp }: Timing) {
         if seconds(latency) >= self.expected(baseline, stamp) {
-            // It would have taken longer still.
             self.sample(seconds(latency), stamp);
         }
-        false
     }
 
     /// A connect failed.
@@ -270,6 +279,10 @@ impl Load {
     #[inline]
     fn sample(&self, latency: f32, stamp: u32) {
         let seen = self.smooth.load();
+        if seen.is_newer(stamp) {
+            // It was told late, and weighs nothing any more. The cell must not look older for it.
+            return;
+        }
         self.smooth
             .replace(seen, smoothed(seen, latency, stamp), stamp);
         let seen = self.peak.load();

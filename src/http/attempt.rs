@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use super::{
     outgoing::Outgoing,
     pod::HttpPod,
 };
+use crate::outcome::Cause;
 
 /// A pod, and how far the request has come there.
 pub(super) struct Attempt {
@@ -77,12 +78,24 @@ impl Failed {
 }
 
 /// What a try came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the answer is what most tries come to, and moves on at once"
+)]
 pub(super) enum Event {
     /// A connection is at hand: [`Attempt::send`].
     Ready,
     /// The connection turned out to be closed: the request is back, and the same pod is dialled again.
     Back(Box<Request<Outgoing>>),
-    Answer(Response<HttpBody>),
+    Answer(Answer),
+}
+
+/// The head of the response has come.
+pub(super) struct Answer {
+    pub(super) response: Response<HttpBody>,
+    pub(super) at: Instant,
+    /// The connection is the caller's from now on.
+    pub(super) is_upgrade: bool,
 }
 
 impl Attempt {
@@ -167,10 +180,17 @@ impl Attempt {
         Ok(())
     }
 
-    fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Response<HttpBody> {
-        self.pod.pool.answered(sent.at);
+    fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Answer {
+        let at = self.pod.pool.answered(sent.at);
         self.pod.end_trial();
-        HttpBody::of(response, sent.connection, sent.is_connect)
+        let status = response.status();
+        let is_upgrade =
+            status == StatusCode::SWITCHING_PROTOCOLS || (sent.is_connect && status.is_success());
+        Answer {
+            response: HttpBody::of(response, sent.connection, is_upgrade),
+            at,
+            is_upgrade,
+        }
     }
 
     fn failed(
@@ -181,7 +201,7 @@ impl Attempt {
     ) -> Result<Event, Failed> {
         if let Some(refusal) = connection.refusal() {
             // Another connection would be turned down as well.
-            self.pod.pool.closed_at_once();
+            self.pod.pool.closed_at_once(Cause::Unreachable);
             return Err(Failed {
                 is_back: true,
                 request: request.map(Box::new),
@@ -199,6 +219,7 @@ impl Attempt {
             });
         }
         let Some(request) = request else {
+            connection.broke(&error);
             return Err(Failed::sent(HttpError::Request(error)));
         };
         // An idle connection may end at any time, and its pod be well: one that is not idle decides.
@@ -207,7 +228,7 @@ impl Attempt {
             self.pod.renew();
             return Ok(Event::Back(Box::new(request)));
         }
-        self.pod.pool.closed_at_once();
+        self.pod.pool.closed_at_once(Cause::Reset);
         Err(Failed {
             is_back: true,
             request: Some(Box::new(request)),

@@ -6,12 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 
-use super::{HttpError, connection::Connection};
-use crate::endpoint::InFlight;
+use super::{HttpError, answering::Answering, connection::Connection};
 
 /// The body of a response from a pod. The request counts as in flight until the body has ended or is
 /// dropped, so read it to the end, or drop it.
@@ -29,22 +28,20 @@ pub struct HttpBody {
     /// Until the body ends: its connection, if that can serve another request.
     lease: Option<Connection>,
     /// Until the body ends: its request, if a balancer counts it.
-    in_flight: Option<InFlight>,
+    answering: Option<Answering>,
 }
 
 impl HttpBody {
     pub(super) fn of(
         response: Response<Incoming>,
         connection: Connection,
-        is_connect: bool,
+        is_upgrade: bool,
     ) -> Response<Self> {
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || (is_connect && response.status().is_success());
         response.map(|incoming| {
             let mut body = Self {
                 incoming: Some(incoming),
                 lease: None,
-                in_flight: None,
+                answering: None,
             };
             match is_upgrade {
                 true => connection.hand_over(),
@@ -57,9 +54,10 @@ impl HttpBody {
     }
 
     /// Counts the request until the end.
-    pub(super) fn count(&mut self, in_flight: InFlight) {
-        if self.lease.is_some() {
-            self.in_flight = Some(in_flight);
+    pub(super) fn count(&mut self, mut answering: Answering) {
+        match self.lease {
+            Some(_) => self.answering = Some(answering),
+            None => answering.end(),
         }
     }
 
@@ -70,7 +68,9 @@ impl HttpBody {
     }
 
     fn end(&mut self) {
-        self.in_flight = None;
+        if let Some(mut answering) = self.answering.take() {
+            answering.end();
+        }
         if let Some(lease) = self.lease.take() {
             lease.end();
         }
@@ -91,14 +91,22 @@ impl Body for HttpBody {
         let frame = ready!(Pin::new(incoming).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                if let Some(answering) = &mut self.answering {
+                    answering.frame(&frame);
+                }
                 // Readers that know the length do not ask for what is behind it.
                 self.end_if_over();
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.in_flight = None;
-                self.lease = None;
-                Some(Err(HttpError::Body(error)))
+                if let Some(lease) = self.lease.take() {
+                    lease.broke(&error);
+                }
+                let error = HttpError::Body(error);
+                if let Some(mut answering) = self.answering.take() {
+                    answering.break_off(error.outcome());
+                }
+                Some(Err(error))
             }
             None => {
                 self.end();
@@ -129,7 +137,7 @@ impl fmt::Debug for HttpBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpBody")
             .field("incoming", &self.incoming)
-            .field("in_flight", &self.in_flight)
+            .field("answering", &self.answering)
             .finish_non_exhaustive()
     }
 }

@@ -65,9 +65,9 @@ impl Client {
         self.retries.earn();
     }
 
-    /// A pod has answered a request that was sent at `sent`. The time, in milliseconds since the start.
+    /// A pod has answered a request that was sent at `sent`. The time, also in milliseconds since the start.
     #[inline]
-    pub(super) fn answered(&self, sent: Instant) -> u64 {
+    pub(super) fn answered(&self, sent: Instant) -> (Instant, u64) {
         let now = Instant::now();
         let (at, latency) = (now - self.start, now - sent);
         self.latencies.record(at, latency);
@@ -77,7 +77,7 @@ impl Client {
             let took = self.millis(now).saturating_sub(sent);
             self.answered_in.store(took, Relaxed);
         }
-        at.as_millis() as u64
+        (now, at.as_millis() as u64)
     }
 
     /// Whether a request has been answered that was sent after this moment, in milliseconds since the start.
@@ -123,7 +123,11 @@ impl Client {
         let retrying = Retrying {
             client: Arc::clone(self),
         };
-        (others < RETRIES_AT_ONCE || self.retries.take()).then_some(retrying)
+        let is_permitted = others < RETRIES_AT_ONCE || self.retries.take();
+        if !is_permitted {
+            self.signals.meter.retry_refused();
+        }
+        is_permitted.then_some(retrying)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::message::Form;
+use super::{
+    classify::{Classify, HttpAnswer},
+    message::Form,
+};
+use crate::outcome::Outcome;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
@@ -38,6 +42,7 @@ pub struct Http {
     pub(super) retries: bool,
     pub(super) hedging: bool,
     pub(super) try_timeout: Option<Duration>,
+    pub(super) classify: Classify,
 }
 
 /// The least of a time that would mean nothing if it were none.
@@ -73,6 +78,7 @@ impl Http {
             retries: true,
             hedging: true,
             try_timeout: None,
+            classify: Classify::usual(),
         }
     }
 
@@ -190,6 +196,43 @@ impl Http {
     /// ([`HttpPod::into_service`](crate::HttpPod::into_service)) has the limit that you put around it. Default: none, see [`hedging`](Self::hedging). Set it if you know how long an answer can take.
     pub fn try_timeout(mut self, timeout: Duration) -> Self {
         self.try_timeout = Some(timeout);
+        self
+    }
+
+    /// What an answer says of its pod: policies that go by latency and health learn from it, and ejection. Default:
+    /// [`HttpAnswer::outcome`], by the status of HTTP or of gRPC. It changes nothing for the caller: an answer is an
+    /// answer, and is not asked for again.
+    ///
+    /// Called once for each answer: with its head, or for gRPC with its status. What is no answer needs no saying:
+    /// a connection that ends after the request was sent, a [`try_timeout`](Self::try_timeout) that is over and a body that
+    /// breaks off are failures; a request that its pod did not get, an upgrade (`101`, or `2xx` to a `CONNECT`) and
+    /// a caller's own body that fails say nothing. A request that is meant to take long carries an
+    /// [`Outcome::Ignore`] as an extension, and says nothing whatever becomes of it.
+    ///
+    /// ```
+    /// use headless_lb::{Cause, Http, Outcome};
+    /// use http_body_util::Empty;
+    /// use hyper::{Request, body::Bytes};
+    ///
+    /// // This service answers 404 from pods whose cache is empty yet, and 500 where a request is wrong.
+    /// let settings = Http::new().classify(|answer| match answer.status().as_u16() {
+    ///     404 => Cause::Status(404).into(),
+    ///     500 => Outcome::Success,
+    ///     _ => answer.outcome(),
+    /// });
+    /// # let _ = settings;
+    ///
+    /// let news = Request::get("http://catalog.shop/changes?wait=30s")
+    ///     .extension(Outcome::Ignore)
+    ///     .body(Empty::<Bytes>::new())?;
+    /// # let _ = news;
+    /// # Ok::<_, hyper::http::Error>(())
+    /// ```
+    pub fn classify(
+        mut self,
+        say: impl Fn(&HttpAnswer<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        self.classify = Classify::by(say);
         self
     }
 

@@ -14,7 +14,13 @@ use hyper::{
 };
 use tokio::time::Instant;
 
-use super::{HttpError, outgoing::Outgoing, pool::Pool, request::to_http1, socket::Refusal};
+use super::{
+    HttpError,
+    outgoing::Outgoing,
+    pool::Pool,
+    request::to_http1,
+    socket::{Close, Refusal},
+};
 #[cfg(feature = "http2")]
 use super::{request::to_http2, shared::Stream};
 
@@ -40,13 +46,18 @@ pub(super) struct Exclusive {
     pool: Weak<Pool>,
     expires: Option<Instant>,
     refusal: Option<Refusal>,
+    /// Its socket's.
+    close: Arc<Close>,
 }
 
 impl Connection {
     /// Sends a request.
     pub(super) fn send(&mut self, request: Request<Outgoing>) -> Sending {
         match self {
-            Self::Exclusive(connection) => Box::pin(connection.sender.try_send_request(request)),
+            Self::Exclusive(connection) => {
+                connection.close.ending.begin();
+                Box::pin(connection.sender.try_send_request(request))
+            }
             #[cfg(feature = "http2")]
             Self::Stream(stream) => stream.send(request),
         }
@@ -80,6 +91,21 @@ impl Connection {
             Self::Exclusive(connection) => connection.refusal.as_ref()?.get().cloned(),
             #[cfg(feature = "http2")]
             Self::Stream(_) => None,
+        }
+    }
+
+    /// It broke while its pod had the request.
+    pub(super) fn broke(&self, error: &hyper::Error) {
+        let ending = match self {
+            Self::Exclusive(connection) => &connection.close.ending,
+            // Its driver tells.
+            #[cfg(feature = "http2")]
+            Self::Stream(_) => return,
+        };
+        match error.is_user() {
+            // The request's own body failed.
+            true => ending.went_wrong(),
+            false => ending.broke(),
         }
     }
 
@@ -145,13 +171,20 @@ impl Exclusive {
         pool: &Arc<Pool>,
         expires: Option<Instant>,
         refusal: Option<Refusal>,
+        close: Arc<Close>,
     ) -> Self {
         Self {
             sender,
             pool: Arc::downgrade(pool),
             expires,
             refusal,
+            close,
         }
+    }
+
+    /// Its pod fell silent, so it is of no use.
+    pub(super) fn silent(&self) {
+        self.close.ending.silent();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -165,7 +198,14 @@ impl Exclusive {
 
     fn give_back(self: Box<Self>) {
         if let Some(pool) = self.pool.upgrade() {
+            self.close.ending.end();
             pool.give_back(self);
         }
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.close.ending.end();
     }
 }

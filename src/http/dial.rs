@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::pin,
     sync::{Arc, Weak},
 };
 
@@ -20,7 +21,7 @@ use super::{
     error::ConnectError,
     outgoing::Outgoing,
     pool::{self, Pool},
-    socket::{Refusal, Socket, Stream},
+    socket::{Close, Refusal, Socket, Stream},
 };
 use crate::{backoff::spread, draw::thread_unit, endpoint::Endpoint};
 
@@ -46,20 +47,33 @@ fn start_one(pool: &Arc<Pool>) {
     runtime.spawn(async move {
         let limit = client.settings.connect_timeout;
         let connected = timeout(limit, connect(&client.settings, &endpoint, &dialling.pool)).await;
-        match connected.unwrap_or(Err(ConnectError::Timeout)) {
-            Ok(Connected::Http1(sender, connection, refusal)) => {
+        let connected = connected.unwrap_or(Err(ConnectError::Timeout));
+        let meter = &client.signals.meter;
+        meter.connected(
+            connected
+                .as_ref()
+                .map_or_else(ConnectError::label, |_| "ok"),
+        );
+        match connected {
+            Ok(Connected::Http1(sender, connection, refusal, close)) => {
                 let expires = expiry(&client.settings);
+                close.ending.established(meter, expires);
                 drop((client, endpoint));
                 dialling.end(|pool| {
-                    let connection = Exclusive::new(sender, pool, expires, refusal);
+                    let close = Arc::clone(&close);
+                    let connection = Exclusive::new(sender, pool, expires, refusal, close);
                     pool.dialled(Box::new(connection))
                 });
-                // Its end, and why, is the response's or the next checkout's to tell.
-                let _ = connection.with_upgrades().await;
+                // Its end, and why, is the response's or the next checkout's to tell. The socket is there until this ends.
+                let mut connection = pin!(connection.with_upgrades());
+                if connection.as_mut().await.is_err() {
+                    close.ending.went_wrong();
+                }
             }
             #[cfg(feature = "http2")]
             Ok(Connected::Http2(linking)) => {
                 let expires = expiry(&client.settings);
+                linking.established(meter, expires);
                 drop((client, endpoint));
                 linking.run(dialling, expires).await;
             }
@@ -80,6 +94,7 @@ enum Connected {
         http1::SendRequest<Outgoing>,
         http1::Connection<TokioIo<Socket>, Outgoing>,
         Option<Refusal>,
+        Arc<Close>,
     ),
     #[cfg(feature = "http2")]
     Http2(Linking),
@@ -107,10 +122,11 @@ async fn connect(
         });
     }
     debug_assert!(!is_http2, "it is not offered without its feature");
+    let close = socket.handle();
     let (sender, connection) = http1::handshake(TokioIo::new(socket))
         .await
         .map_err(|error| ConnectError::io(io::Error::other(error)))?;
-    Ok(Connected::Http1(sender, connection, refusal))
+    Ok(Connected::Http1(sender, connection, refusal, close))
 }
 
 /// TLS, if it is on, and whether HTTP/2 is spoken over the stream.

@@ -2,6 +2,9 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
+use super::classify;
+use crate::outcome::{Cause, Outcome};
+
 /// Why an HTTP request to a pod failed. The balancer's [`Error`](crate::Error) around it names the
 /// service and the pod.
 ///
@@ -64,8 +67,33 @@ impl From<ConnectError> for HttpError {
 }
 
 impl ConnectError {
+    /// In a word.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Io(error) => classify::cause_of_connect(error.kind()),
+            Self::NotHttp2(_) | Self::Tls(_) => Cause::Unreachable,
+            Self::Timeout => Cause::TimedOut,
+        }
+    }
+
     pub(super) fn io(error: io::Error) -> Self {
         Self::Io(Arc::new(error))
+    }
+
+    /// A short fixed label.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => "refused",
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset",
+                io::ErrorKind::TimedOut => "timeout",
+                _ => "other",
+            },
+            Self::NotHttp2(_) => "not_http2",
+            Self::Tls(_) => "tls",
+            Self::Timeout => "timeout",
+        }
     }
 
     /// The pool has closed for good.
@@ -78,6 +106,16 @@ impl HttpError {
     /// Whether the pod cannot have processed the request.
     pub fn is_unsent(&self) -> bool {
         !matches!(self, Self::Body(_) | Self::Request(_) | Self::TryTimeout)
+    }
+
+    /// What it says of the pod that failed with it.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Body(error) | Self::Request(error) => classify::lost(error),
+            Self::TryTimeout => Cause::TimedOut.into(),
+            // It was not sent.
+            _ => Outcome::Ignore,
+        }
     }
 
     fn cause(&self) -> Option<&(dyn Error + 'static)> {
@@ -143,6 +181,21 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.0)
         }
+    }
+
+    #[test]
+    fn a_failed_connect_has_a_label_of_the_documented_list() {
+        let io = |kind| ConnectError::io(io::Error::from(kind)).label();
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), "refused");
+        assert_eq!(io(io::ErrorKind::HostUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::NetworkUnreachable), "unreachable");
+        assert_eq!(io(io::ErrorKind::ConnectionReset), "reset");
+        assert_eq!(io(io::ErrorKind::TimedOut), "timeout");
+        assert_eq!(io(io::ErrorKind::PermissionDenied), "other");
+        let error = || Arc::new(io::Error::other("no"));
+        assert_eq!(ConnectError::Tls(error()).label(), "tls");
+        assert_eq!(ConnectError::NotHttp2(error()).label(), "not_http2");
+        assert_eq!(ConnectError::Timeout.label(), "timeout");
     }
 
     #[test]

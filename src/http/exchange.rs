@@ -18,7 +18,7 @@ use crate::balancer::Balancer;
 
 mod tries;
 
-use tries::{Outcome, Tries};
+use tries::{Done, Tries};
 
 pin_project! {
     /// A request under way.
@@ -37,9 +37,9 @@ impl Exchange {
 }
 
 impl Future for Exchange {
-    type Output = Outcome;
+    type Output = Done;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
         let mut this = self.project();
         loop {
             if let Poll::Ready(outcome) = this.tries.poll(cx) {

@@ -14,8 +14,9 @@ use super::{
     outgoing::Outgoing,
     pool::Pool,
     shared::Link,
-    socket::Socket,
+    socket::{Close, Socket},
 };
+use crate::meter::Meter;
 
 /// What hyper believes the pod permits before the pod has said so: a number that no server says.
 const UNTOLD: usize = 0x7fff_fffe;
@@ -26,6 +27,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection whose pod has shown that it speaks HTTP/2.
 pub(super) struct Linking {
     id: u64,
+    close: Arc<Close>,
     sender: SendRequest<Outgoing>,
     driver: Driver,
     /// What the pod permits.
@@ -37,7 +39,7 @@ pub(super) struct Linking {
 /// Speaks first, and waits for the pod's settings, which is what a server says first (RFC 9113, 3.4). So a
 /// pod that hangs, or speaks something else, shows before any request is written.
 pub(super) async fn link(settings: &Http, socket: Socket) -> Result<Linking, ConnectError> {
-    let id = socket.id();
+    let (id, close) = (socket.id(), socket.handle());
     let (executor, tasks) = driving::executor();
     let mut builder = Builder::new(executor);
     builder
@@ -76,6 +78,7 @@ pub(super) async fn link(settings: &Http, socket: Socket) -> Result<Linking, Con
         }
         Some(permitted) => Ok(Linking {
             id,
+            close,
             sender,
             driver,
             permitted,
@@ -85,10 +88,16 @@ pub(super) async fn link(settings: &Http, socket: Socket) -> Result<Linking, Con
 }
 
 impl Linking {
+    /// It can take requests, until it is too old.
+    pub(super) fn established(&self, meter: &Meter, expires: Option<Instant>) {
+        self.close.ending.established(meter, expires);
+    }
+
     /// Hands the connection to the pool, and drives it to its end.
     pub(super) async fn run(self, dialling: Dialling, expires: Option<Instant>) {
         let Self {
             id,
+            close,
             sender,
             mut driver,
             mut permitted,
@@ -97,14 +106,18 @@ impl Linking {
         let weak = dialling.pool.clone();
         dialling
             .end(|pool| pool.linked(Link::new(id, sender, permitted.min(max_streams), expires)));
+        close.ending.begin();
         let over = poll_fn(|cx| {
             let ended = driver.poll(cx);
+            if let Poll::Ready(Err(error)) = &ended {
+                why(error, &close);
+            }
             let permits = driver.max_streams().unwrap_or(permitted);
             if (ended.is_ready() || permits != permitted)
                 && let Some(pool) = weak.upgrade()
             {
                 match ended {
-                    Poll::Ready(_) => end(&pool, id),
+                    Poll::Ready(_) => end(&pool, id, &close),
                     Poll::Pending => {
                         pool.with_links(|links| links.permit(id, permits.min(max_streams)));
                     }
@@ -117,14 +130,36 @@ impl Linking {
             }
         });
         over.await;
+        close.ending.end();
     }
 }
 
+/// Notes why the connection failed.
+fn why(error: &hyper::Error, close: &Close) {
+    if error.is_timeout() {
+        return close.ending.unanswered();
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return match error.is_remote() && error.is_go_away() {
+                true => close.ending.closed_by_pod(),
+                false => close.ending.broke(),
+            };
+        }
+        cause = error.source();
+    }
+    close.ending.went_wrong();
+}
+
 /// The connection takes no more requests: the pod said goodbye, or died, or the pool let it go.
-fn end(pool: &Arc<Pool>, id: u64) {
+fn end(pool: &Arc<Pool>, id: u64, close: &Close) {
     let (is_news, next) = pool.ended(id);
     dial::start(pool, next);
-    if is_news {
+    if !is_news {
+        close.ending.let_go();
+    } else {
+        close.ending.closed_by_pod();
         // The pod may be about to leave the service.
         pool.client.signals.refresh();
     }

@@ -14,6 +14,7 @@ use super::{
     outgoing::{self, BoxError, Outgoing, Source, Tape},
     request::check,
 };
+use crate::outcome::Outcome;
 
 /// Marks a request as one that may be repeated after a pod may have seen it, or as one that must not:
 /// an extension of the request. Without it the method decides ([`http::Method::is_idempotent`]; RFC 9110, 9.2.2).
@@ -44,6 +45,8 @@ pub(super) struct Message {
     head: Parts,
     body: State,
     may_repeat: bool,
+    /// Its caller says that it tells nothing of its pod.
+    is_ignored: bool,
 }
 
 enum State {
@@ -78,9 +81,15 @@ impl Message {
         let body = (!body.is_end_stream()).then(|| outgoing::source(body));
         Self {
             may_repeat: may_repeat(&head),
+            is_ignored: head.extensions.get() == Some(&Outcome::Ignore),
             body: State::New(body),
             head,
         }
+    }
+
+    /// Whether its outcome is of no interest.
+    pub(super) fn is_ignored(&self) -> bool {
+        self.is_ignored
     }
 
     /// Whether it says for whom it is.

@@ -19,7 +19,7 @@ use super::{
     health::Admission,
     pool::{self, Outcome, Pool},
 };
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, meter::Picked};
 
 /// One pod's HTTP connections: what a balancer from [`spawn_http`](crate::Builder::spawn_http)
 /// keeps for each endpoint. Clones share them.
@@ -42,8 +42,12 @@ use crate::endpoint::Endpoint;
 pub struct HttpPod {
     pub(super) pool: Arc<Pool>,
     checkout: Checkout,
+    /// When it was picked for the request that is about to be checked out for, if the clock was read then.
+    picked_at: Option<Instant>,
     /// This clone finds out whether the pod answers again.
     is_trial: bool,
+    /// How it was picked, until that is counted: with the first look for a connection.
+    picked: Option<Picked>,
 }
 
 enum Checkout {
@@ -61,8 +65,15 @@ impl HttpPod {
         Self {
             pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
+            picked_at: None,
             is_trial: false,
+            picked: None,
         }
+    }
+
+    /// This clone was picked so. It is counted over what it goes.
+    pub(super) fn picked(&mut self, picked: Picked) {
+        self.picked = Some(picked);
     }
 
     /// The address that is dialled.
@@ -70,7 +81,8 @@ impl HttpPod {
         self.pool.addr()
     }
 
-    /// This pod alone as a tower service.
+    /// This pod alone as a tower service. What becomes of its requests is yours to say:
+    /// [`Pick::record`](crate::Pick::record).
     pub fn into_service(self) -> HttpService {
         HttpService::new(self)
     }
@@ -100,6 +112,11 @@ impl HttpPod {
         }
     }
 
+    /// The pod was picked at this very moment.
+    pub(super) fn picked_at(&mut self, now: Option<Instant>) {
+        self.picked_at = now;
+    }
+
     /// Waits for a connection that can take a request: a free one, or else the first that becomes free
     /// or is made.
     pub(super) fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
@@ -110,8 +127,15 @@ impl HttpPod {
                 }
                 Checkout::Ready(..) => Checkout::Idle,
                 Checkout::Idle => {
-                    let now = Instant::now();
-                    match self.pool.checkout(now) {
+                    // One reading of the clock for both, where they follow each other.
+                    let now = self.picked_at.take().unwrap_or_else(Instant::now);
+                    let checkout = self.pool.checkout(now);
+                    if let Some(picked) = self.picked.take() {
+                        let is_free = matches!(checkout, pool::Checkout::Free(..));
+                        let meter = &self.pool.client.signals.meter;
+                        meter.picked(picked.over(is_free));
+                    }
+                    match checkout {
                         pool::Checkout::Free(connection, dial) => {
                             dial::start(&self.pool, dial);
                             Checkout::Ready(connection, Some(now))
@@ -174,7 +198,9 @@ impl Clone for HttpPod {
         Self {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
+            picked_at: None,
             is_trial: false,
+            picked: None,
         }
     }
 }

@@ -183,7 +183,7 @@ impl Pool {
                     // Unlike a refusal it costs each request a wait: one at a time finds out.
                     self.health.suspect(&self.client);
                 }
-                self.endpoint.unreachable(Cause::Refused);
+                self.endpoint.unreachable(error.cause());
                 state.heard = Some(Instant::now());
             }
             state.give_up_dial()
@@ -225,21 +225,26 @@ impl Pool {
         state.next_dial(self)
     }
 
-    /// The pod took a connection and closed it before a request was written: as good as none.
-    pub(super) fn closed_at_once(&self) {
+    /// The pod took a connection and closed it, or turned us down, before a request was written: as good as none.
+    pub(super) fn closed_at_once(&self, cause: Cause) {
         self.health.suspect(&self.client);
-        self.endpoint.unreachable(Cause::Refused);
+        self.endpoint.unreachable(cause);
     }
 
     /// The pod has fallen silent, or does not answer in time. Its next request makes a connection of its
     /// own, and so finds out whether the pod is there before it is written.
     pub(super) fn silent(&self) {
         self.health.suspect(&self.client);
-        self.endpoint.unreachable(Cause::Refused);
+        self.endpoint.unreachable(Cause::TimedOut);
         let mut state = self.state();
-        state.free.clear();
+        let State { free, .. } = &mut *state;
+        free.drain(..).for_each(|free| free.connection.silent());
         #[cfg(feature = "http2")]
-        state.links.retire();
+        {
+            let silent = state.links.ids().filter_map(|id| state.open.get(&id));
+            silent.for_each(|close| close.ending.silent());
+            state.links.retire();
+        }
     }
 
     /// Whether an earlier request was given up while others are answered.
@@ -262,12 +267,13 @@ impl Pool {
         self.health.gave_up(&self.client, sent, Instant::now());
     }
 
-    /// The pod has answered a request that was sent at `sent`.
-    pub(super) fn answered(&self, sent: Instant) {
-        let now = self.client.answered(sent);
-        if self.health.answered(now) {
+    /// The pod has answered a request that was sent at `sent`; now, which is returned.
+    pub(super) fn answered(&self, sent: Instant) -> Instant {
+        let (now, millis) = self.client.answered(sent);
+        if self.health.answered(millis) {
             self.endpoint.reached();
         }
+        now
     }
 
     /// The pod took a connection. What is suspected of it, that does not disprove.
@@ -281,6 +287,10 @@ impl Pool {
     pub(super) fn drain(&self) {
         let mut state = self.state();
         state.presence = Presence::Draining;
+        state
+            .open
+            .values()
+            .for_each(|close| close.ending.draining(true));
         state.free.clear();
         #[cfg(feature = "http2")]
         state.links.close_idle();
@@ -288,7 +298,12 @@ impl Pool {
 
     /// The pod is in the set again.
     pub(super) fn revive(&self) {
-        self.state().presence = Presence::Live;
+        let mut state = self.state();
+        state.presence = Presence::Live;
+        state
+            .open
+            .values()
+            .for_each(|close| close.ending.draining(false));
     }
 
     /// The time to drain is over.

@@ -125,6 +125,11 @@ impl Links {
         self.links.len() < before
     }
 
+    /// Which there are.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.links.iter().map(|link| link.id)
+    }
+
     /// None of them takes more requests.
     pub(super) fn retire(&mut self) {
         self.links

@@ -19,6 +19,7 @@ use tokio::{
 #[cfg(feature = "tls")]
 use super::secured::Secured;
 use super::{dial, pool::Pool};
+use crate::meter::Ending;
 
 /// A socket to a pod. The pool knows of it until it is dropped, whoever has it then: hyper, or after an
 /// upgrade the user.
@@ -56,6 +57,8 @@ impl Stream {
 pub(super) struct Close {
     told: AtomicBool,
     reader: AtomicWaker,
+    /// Why it ends, for the count.
+    pub(super) ending: Ending,
 }
 
 impl Close {
@@ -90,10 +93,24 @@ impl Socket {
         })
     }
 
+    /// What the pool knows of it.
+    pub(super) fn handle(&self) -> Arc<Close> {
+        Arc::clone(&self.close)
+    }
+
     /// What the pool calls it.
     #[cfg(feature = "http2")]
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Notes how the stream failed, if it did.
+    #[inline]
+    fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &done {
+            self.close.ending.failed(error);
+        }
+        done
     }
 
     fn is_closed(&self) -> io::Result<()> {
@@ -106,6 +123,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.close.ending.closed();
         if let Some(pool) = self.pool.upgrade() {
             let dial = pool.closed(self.id);
             dial::start(&pool, dial);
@@ -119,6 +137,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(feature = "tls")]
@@ -135,6 +154,13 @@ impl AsyncRead for Socket {
             }
             self.is_closed()?;
         }
+        match &read {
+            Poll::Ready(Ok(())) if buffer.filled().len() == before => {
+                self.close.ending.closed_by_pod();
+            }
+            Poll::Ready(Err(error)) => self.close.ending.failed(error),
+            _ => {}
+        }
         read
     }
 }
@@ -146,11 +172,12 @@ impl AsyncWrite for Socket {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.is_closed()?;
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, data),
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, data),
-        }
+        };
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -159,11 +186,12 @@ impl AsyncWrite for Socket {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.is_closed()?;
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             #[cfg(feature = "tls")]
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, data),
-        }
+        };
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -33,17 +33,19 @@ struct Lane(AtomicUsize);
 impl RoundRobin {
     /// A walk with random starts, so that clients that start together spread out.
     pub fn new() -> Self {
-        Self::from_draw(&Draw::from_thread())
+        let draw = Draw::from_thread();
+        Self::starting(|| draw.bits())
     }
 
-    /// A walk whose starts are drawn from `seed`, for tests and simulations.
+    /// A walk whose start is drawn from `seed`, for tests and simulations: the same on every thread.
     pub fn seeded(seed: u64) -> Self {
-        Self::from_draw(&Draw::seeded(seed))
+        let start = Draw::seeded(seed).bits();
+        Self::starting(|| start)
     }
 
-    fn from_draw(draw: &Draw) -> Self {
+    fn starting(draw: impl Fn() -> u64) -> Self {
         // Any start below 2^30: more than there are endpoints, and small numbers divide faster.
-        let start = || Lane(AtomicUsize::new((draw.bits() >> 34) as usize));
+        let start = || Lane(AtomicUsize::new((draw() >> 34) as usize));
         Self {
             lanes: Box::new(std::array::from_fn(|_| start())),
         }

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use super::{Observation, Probe, ProbeError, ProbeFailure, Role};
 use crate::endpoint::Endpoint;
 
+mod health;
 mod page;
 mod reply;
 
+pub use health::HttpHealth;
 pub(super) use page::Page;
 #[cfg(test)]
 pub(super) use page::tests::Peer;

@@ -62,7 +62,7 @@ impl Patroni {
     /// At another port.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
-        self.page.port = port;
+        self.page.port = Some(port);
         self
     }
 

@@ -79,6 +79,28 @@ impl<N: NewService> Registry<N> {
             .on_records(now, &self.config, resolution.ttl(), difference);
     }
 
+    /// Of the endpoints that are known, others are to be in the set: these, and no more.
+    ///
+    /// That is no answer: it confirms nothing, moves no schedule, and removes at once, for nobody doubts that
+    /// those who leave are there.
+    pub(crate) fn on_narrowed(&mut self, now: Instant, addresses: &[Address]) {
+        let seed = self.config.order_seed;
+        let rank = |address: &Address| rank(address.socket(), seed);
+        let ranks: Vec<u64> = addresses.iter().map(rank).collect();
+        let fingerprint = Fingerprint::of(addresses, &ranks);
+        if self.settled == Some(fingerprint) {
+            return;
+        }
+        self.unsettle();
+        let (_, pending) = self.merge(now, in_order(addresses, &ranks), true);
+        if pending {
+            self.remove(now, |slot| slot.misses > 0);
+            self.update(now);
+        }
+        let is_settled = self.status.last_good.is_some() && !self.status.incomplete;
+        self.settled = is_settled.then_some(fingerprint);
+    }
+
     pub(super) fn on_empty(&mut self, now: Instant, error: ResolveError) {
         let negative_ttl = error.negative_ttl();
         // One that is held is not what emptiness could take away.
@@ -343,4 +365,52 @@ fn in_order<'a>(addresses: &'a [Address], ranks: &[u64]) -> Vec<(u64, &'a Addres
 /// the order of an answer means nothing.
 fn preference(address: &Address) -> impl Ord {
     (address.name().is_none(), address.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::registry::{Config, by_hand::ByHand};
+
+    #[test]
+    fn narrowing_removes_most_of_a_set_at_once_and_is_no_answer() {
+        let mut pods = ByHand::new(Config::default(), false);
+        pods.answer(1..=20);
+        let (before, due) = (
+            pods.registry.status().clone(),
+            pods.registry.next_deadline(),
+        );
+        pods.narrowed(3..=5);
+        assert_eq!(pods.hosts(), [3, 4, 5]);
+        let after = pods.registry.status();
+        assert_eq!(after.answers(), before.answers());
+        assert_eq!(after.last_good(), before.last_good());
+        assert_eq!(pods.registry.next_deadline(), due, "it asks no sooner");
+        let generation = pods.set.generation();
+        pods.narrowed([5, 4, 3]);
+        assert_eq!(
+            pods.set.generation(),
+            generation,
+            "the same again is no news"
+        );
+        pods.narrowed(3..=6);
+        assert_eq!(pods.hosts(), [3, 4, 5, 6], "what is known may join");
+    }
+
+    #[test]
+    fn an_answer_after_narrowing_is_compared_with_what_is_left() {
+        let mut pods = ByHand::new(Config::default(), false);
+        pods.answer(1..=20);
+        pods.narrowed(1..=4);
+        let generation = pods.set.generation();
+        pods.answer(1..=4);
+        assert_eq!(pods.set.generation(), generation);
+        pods.answer([1]);
+        assert_eq!(
+            pods.hosts(),
+            [1, 2, 3, 4],
+            "three of four: once is not enough"
+        );
+        pods.answer([1]);
+        assert_eq!(pods.hosts(), [1]);
+    }
 }

@@ -88,6 +88,13 @@ impl ByHand {
         self.publish();
     }
 
+    /// These of the known ones are to be in the set.
+    pub(super) fn narrowed(&mut self, hosts: impl IntoIterator<Item = u8>) {
+        let addresses: Vec<_> = hosts.into_iter().map(|host| addr(host).into()).collect();
+        self.registry.on_narrowed(self.now, &addresses);
+        self.publish();
+    }
+
     pub(super) fn nothing(&mut self) {
         self.registry.on_asked(self.now);
         self.registry
@@ -145,6 +152,14 @@ impl ByHand {
         let id = self.endpoint(host).id();
         self.registry.on_observed(self.now, id, result);
         self.publish();
+    }
+
+    /// A health check of it ends.
+    pub(super) fn checked(&mut self, host: u8, result: Result<(), ProbeError>) -> bool {
+        let id = self.endpoint(host).id();
+        let is_news = self.registry.on_checked(self.now, id, result);
+        self.publish();
+        is_news
     }
 
     pub(super) fn endpoint(&self, host: u8) -> Arc<Endpoint> {

@@ -1,11 +1,11 @@
 //! How those endpoints stand that do not simply take requests, and why: for people, beside the status.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::slot::{Presence, Slot};
-use crate::{eject::Finding, endpoint::Endpoint, outcome::Cause, set::Position};
+use crate::{eject::Finding, endpoint::Endpoint, outcome::Cause, probe::ProbeError, set::Position};
 
 /// Whether an endpoint takes requests, and if not, in which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub enum EndpointState {
     Ejected,
     /// Set aside for a moment, for it refuses connections.
     Refused,
+    /// Set aside, for its health checks fail ([`check`](crate::Builder::check)).
+    Unhealthy,
     /// Never picked: a primary of an older term, whose data diverge.
     Rejected,
     /// New, and not in the set before its first connect ([`warm_up`](crate::Builder::warm_up)).
@@ -37,6 +39,7 @@ impl fmt::Display for EndpointState {
             Self::OnTrial => "on trial",
             Self::Ejected => "ejected",
             Self::Refused => "refused",
+            Self::Unhealthy => "unhealthy",
             Self::Rejected => "rejected",
             Self::Warming => "warming",
         })
@@ -56,21 +59,28 @@ pub(crate) struct Condition {
 }
 
 /// Why it is not.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Why {
     Found(Finding),
-    /// Fewer than half would remain, so the finding does not count.
-    Ignored(Finding),
+    FailsChecks(Arc<ProbeError>),
+    /// Too few would remain, so it does not count.
+    Ignored(Box<Why>),
     Refuses(Option<Cause>),
     /// There is nobody else of its role.
     RefusesAsTheLast(Option<Cause>),
 }
 
 impl Why {
+    fn ignored(self) -> Self {
+        Self::Ignored(Box::new(self))
+    }
+
     /// The rule that ejected it, if it was ejected.
     pub(crate) fn rule(&self) -> Option<&'static str> {
         match self {
-            Self::Found(finding) | Self::Ignored(finding) => Some(finding.rule.label()),
+            Self::Found(finding) => Some(finding.rule.label()),
+            Self::FailsChecks(_) => Some("check"),
+            Self::Ignored(why) => why.rule(),
             Self::Refuses(_) | Self::RefusesAsTheLast(_) => None,
         }
     }
@@ -84,7 +94,11 @@ impl fmt::Display for Why {
         };
         match self {
             Self::Found(finding) => finding.fmt(f),
-            Self::Ignored(finding) => write!(f, "{finding}; ignored, too few would remain"),
+            Self::FailsChecks(error) => match error.source() {
+                Some(source) => write!(f, "{error} ({source})"),
+                None => error.fmt(f),
+            },
+            Self::Ignored(why) => write!(f, "{why}; ignored, too few would remain"),
             Self::Refuses(cause) => refuses(f, cause),
             Self::RefusesAsTheLast(cause) => {
                 refuses(f, cause)?;
@@ -102,7 +116,7 @@ impl Condition {
         standing: Position,
         window: Option<Duration>,
     ) -> Option<Self> {
-        use EndpointState::{Available, Ejected, OnTrial, Refused, Starting, Warming};
+        use EndpointState::{Available, Ejected, OnTrial, Refused, Starting, Unhealthy, Warming};
         if slot.is_plain() {
             return None;
         }
@@ -129,15 +143,28 @@ impl Condition {
         match slot.outlier.finding() {
             Some((finding, since)) if slot.outlier.is_ejected() => {
                 let until = slot.outlier.until().max(until);
+                let why = Why::Found(finding);
                 if is_aside {
-                    return of(Ejected, Some(Why::Found(finding)), Some(since), until);
+                    return of(Ejected, Some(why), Some(since), until);
                 }
-                return of(Available, Some(Why::Ignored(finding)), Some(since), until);
+                return of(Available, Some(why.ignored()), Some(since), until);
             }
             Some((finding, since)) if !is_aside => {
                 return of(OnTrial, Some(Why::Found(finding)), Some(since), None);
             }
             _ => {}
+        }
+        if let Some(unhealthy) = slot.checked.unhealthy()
+            && refuses.is_none()
+        {
+            let why = Why::FailsChecks(Arc::clone(&unhealthy.error));
+            let since = Some(unhealthy.since);
+            if is_aside {
+                return of(Unhealthy, Some(why), since, None);
+            }
+            if standing < Position::Ejected {
+                return of(Available, Some(why.ignored()), since, None);
+            }
         }
         if refuses.is_some() && is_aside {
             return of(Refused, Some(Why::Refuses(last())), refuses, until);
@@ -159,7 +186,7 @@ impl Condition {
         let key = |one: &Self| (one.state, one.since, one.until, one.standing);
         Arc::ptr_eq(&self.endpoint, &other.endpoint)
             && key(self) == key(other)
-            && self.why.map(|why| std::mem::discriminant(&why))
-                == other.why.map(|why| std::mem::discriminant(&why))
+            && self.why.as_ref().map(std::mem::discriminant)
+                == other.why.as_ref().map(std::mem::discriminant)
     }
 }

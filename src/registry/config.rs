@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{backoff::FOREVER, eject::Ejection, primary::OnConflict};
+use crate::{backoff::FOREVER, check, eject::Ejection, primary::OnConflict};
 
 /// When to ask, what to believe, how long to keep. [`Builder`](crate::Builder) has a setter for each.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ pub struct Config {
     pub probe_interval: Option<Duration>,
     /// The most that a question of the probe may take. Default 500 ms.
     pub probe_timeout: Duration,
+    /// So many successful health checks in a row make an unhealthy endpoint healthy. Default 2, at least 1.
+    pub check_rise: u32,
+    /// So many failed health checks in a row make a healthy endpoint unhealthy. Default 3, at least 1.
+    pub check_fall: u32,
     /// Whom to believe of two that both say they are the primary, where nothing tells who came later.
     pub on_conflict: OnConflict,
     /// Seed of the order of endpoints; by default one for each process.
@@ -85,6 +89,8 @@ impl Config {
         self.slow_start = window.map(|window| window.min(FOREVER));
         self.probe_interval = self.probe_interval.map(|interval| interval.min(FOREVER));
         self.probe_timeout = self.probe_timeout.min(FOREVER);
+        self.check_rise = self.check_rise.max(1);
+        self.check_fall = self.check_fall.max(1);
         self
     }
 }
@@ -103,6 +109,8 @@ impl Default for Config {
             slow_start: None,
             probe_interval: None,
             probe_timeout: Duration::from_millis(500),
+            check_rise: check::RISE,
+            check_fall: check::FALL,
             on_conflict: OnConflict::default(),
             order_seed: crate::draw::process_seed(),
             jitter_seed: crate::draw::Draw::from_thread().bits(),

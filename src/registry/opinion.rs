@@ -110,7 +110,7 @@ impl<N: NewService> Registry<N> {
             if !matches!(standing, Position::Replica | Position::Unknown) {
                 continue;
             }
-            let takes = !slot.connectivity.is_ejected();
+            let takes = !slot.connectivity.is_ejected() && !slot.is_unhealthy();
             let others = census.available[standing as usize] - usize::from(takes);
             let endpoint = Arc::clone(&slot.endpoint);
             let finding = Finding {

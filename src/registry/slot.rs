@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    check::Checked,
     eject::{Connectivity, Outlier},
     endpoint::{Address, Endpoint},
     set::Position,
@@ -27,6 +28,7 @@ pub(super) struct Slot<S> {
     pub(super) serves: bool,
     /// When it began to, while it starts slowly.
     pub(super) started: Option<Instant>,
+    pub(super) checked: Checked,
     /// When an answer listed it last; while the registry is settled, that is the last answer.
     pub(super) seen: Instant,
     /// Whole answers in a row that lacked it.
@@ -67,6 +69,7 @@ impl<S> Slot<S> {
             outlier: Outlier::default(),
             serves: false,
             started: None,
+            checked: Checked::default(),
             seen: now,
             misses: 0,
         }
@@ -110,10 +113,16 @@ impl<S> Slot<S> {
         Some(self.seen + limit?)
     }
 
-    /// Whether it is thought ill of, by how requests to it went. In a panic that does not count.
+    /// Whether it is thought ill of, by how requests to it or its health checks went. In a panic that does not count.
     #[inline]
     pub(super) fn is_doubted(&self) -> bool {
-        self.outlier.is_ejected()
+        self.outlier.is_ejected() || self.is_unhealthy()
+    }
+
+    /// Whether it fails its health checks.
+    #[inline]
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.checked.unhealthy().is_some()
     }
 
     /// Whether it should not get its full share yet.
@@ -125,7 +134,8 @@ impl<S> Slot<S> {
     /// Whether nothing is to be told of it.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        let is_aside = self.connectivity.is_ejected() || !self.outlier.is_admitted();
+        let is_aside =
+            self.connectivity.is_ejected() || self.is_unhealthy() || !self.outlier.is_admitted();
         !is_aside && self.started.is_none() && !self.is_warming()
     }
 

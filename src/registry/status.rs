@@ -31,6 +31,7 @@ pub struct Status {
     pub(super) endpoints: usize,
     pub(super) warming: usize,
     pub(super) draining: usize,
+    pub(super) unhealthy: usize,
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
@@ -85,6 +86,7 @@ impl Status {
             endpoints: 0,
             warming: 0,
             draining: 0,
+            unhealthy: 0,
             added: 0,
             removed: 0,
             answers: 0,
@@ -107,6 +109,7 @@ impl Status {
                 status.endpoints,
                 status.warming,
                 status.draining,
+                status.unhealthy,
                 status.unobserved,
                 (status.ejections, status.spared, status.is_panic),
             )
@@ -241,10 +244,16 @@ impl Status {
         self.warming
     }
 
-    /// How many endpoints have left the set and are remembered, in case they return, while what is in flight on them
-    /// ends.
+    /// How many endpoints were removed less than [`linger`](crate::Builder::linger) ago: what is in flight on
+    /// them may end.
     pub fn draining(&self) -> usize {
         self.draining
+    }
+
+    /// How many endpoints of the set fail their health checks; 0 without a [`check`](crate::Builder::check). They are
+    /// set aside while others are healthy.
+    pub fn unhealthy(&self) -> usize {
+        self.unhealthy
     }
 
     /// Endpoints added so far.
@@ -299,6 +308,9 @@ impl fmt::Display for Status {
         write!(f, "{}: {} endpoint{plural}", self.service, self.endpoints)?;
         if self.warming > 0 {
             write!(f, ", {} warming", self.warming)?;
+        }
+        if self.unhealthy > 0 {
+            write!(f, ", {} unhealthy", self.unhealthy)?;
         }
         if self.closed {
             f.write_str(", discovery has ended")?;

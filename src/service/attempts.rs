@@ -10,14 +10,16 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use super::Error;
 use crate::{
     balancer::{Balancer, Pick, Wait},
     endpoint::{Endpoint, InFlight},
+    outcome::Cause,
 };
 
-/// How the service of an endpoint is called, and whether it gives an unsent request back.
+/// How the service of an endpoint is called, and what is made of what it says.
 ///
 /// A type parameter of the future rather than a trait of the service, so that every tower service
 /// fits as it is.
@@ -41,6 +43,9 @@ pub(crate) trait Call<S, Request> {
     /// Calls the service, which is ready.
     fn call(service: S, request: Request) -> Self::Future;
 
+    /// The call is done: tells the guard how it went, as far as that is known.
+    fn record(&self, done: &Result<Self::Response, Self::Failed>, in_flight: &mut InFlight);
+
     /// What becomes of a response. The request counts as in flight until the guard is dropped.
     fn finish(response: Self::Response, in_flight: InFlight) -> Self::Response;
 
@@ -54,6 +59,7 @@ pin_project! {
     where
         C: Call<S, Request>,
     {
+        how: C,
         balancer: Balancer<S>,
         // Here until an endpoint is called, and again when it comes back unsent.
         request: Option<Request>,
@@ -75,7 +81,7 @@ pin_project! {
         // For endpoints: Pick once there are some, or the end.
         Wait { wait: Wait },
         // For the endpoint's readiness: Call, or Pick another.
-        Checkout { pick: Option<Pick<S>> },
+        Checkout { pick: Option<Pick<S>>, has_waited: bool },
         // For its response: the end, or Pick another if it did not take the request. Until then, and
         // perhaps beyond, the request counts as in flight.
         Call { #[pin] call: F, in_flight: Option<InFlight> },
@@ -83,8 +89,9 @@ pin_project! {
 }
 
 impl<C: Call<S, Request>, S, Request> Attempts<C, S, Request> {
-    pub(crate) fn new(balancer: Balancer<S>, request: Request) -> Self {
+    pub(crate) fn new(how: C, balancer: Balancer<S>, request: Request) -> Self {
         Self {
+            how,
             balancer,
             request: Some(request),
             tried: Vec::new(),
@@ -108,7 +115,10 @@ where
             let (endpoint, error) = match this.state.as_mut().project() {
                 StateProjection::Pick => {
                     match this.balancer.pick_with(None, this.tried) {
-                        Ok(pick) => this.state.set(State::Checkout { pick: Some(pick) }),
+                        Ok(pick) => this.state.set(State::Checkout {
+                            pick: Some(pick),
+                            has_waited: false,
+                        }),
                         Err(error) => {
                             if let Some(error) = this.unsent.take() {
                                 let error = Error::unsent(this.balancer, this.tried, error);
@@ -128,11 +138,15 @@ where
                     this.state.set(State::Pick);
                     continue;
                 }
-                StateProjection::Checkout { pick: place } => {
+                StateProjection::Checkout {
+                    pick: place,
+                    has_waited,
+                } => {
                     let mut pick = place.take().expect("taken out only to replace the state");
                     match C::poll_ready(pick.service_mut(), cx) {
                         Poll::Pending => {
                             *place = Some(pick);
+                            *has_waited = true;
                             return Poll::Pending;
                         }
                         Poll::Ready(Ok(())) => {
@@ -140,7 +154,13 @@ where
                                 this.balancer.reached(pick.endpoint());
                             }
                             let request = this.request.take().expect("here until a call takes it");
-                            let (service, in_flight) = pick.into_parts();
+                            let has_waited = *has_waited;
+                            let (service, mut in_flight) = pick.into_parts();
+                            if has_waited && in_flight.is_timed() {
+                                // It is sent now, and was picked a while ago.
+                                in_flight.sent_at(Instant::now());
+                            }
+                            in_flight.watch(true);
                             let call = C::call(service, request);
                             this.state.set(State::Call {
                                 call,
@@ -153,7 +173,8 @@ where
                 }
                 StateProjection::Call { call, in_flight } => {
                     let done = ready!(call.poll(cx));
-                    let in_flight = in_flight.take().expect("here until the call is done");
+                    let mut in_flight = in_flight.take().expect("here until the call is done");
+                    this.how.record(&done, &mut in_flight);
                     let failed = match done {
                         Ok(response) => return Poll::Ready(Ok(C::finish(response, in_flight))),
                         Err(failed) => failed,
@@ -174,7 +195,8 @@ where
             };
             // The endpoint cannot be reached: the request is here, and another may take it.
             if !C::REPORTS {
-                this.balancer.unreachable(&endpoint);
+                // Its service may say why; that is not known here.
+                endpoint.unreachable(Cause::Unreachable);
             }
             this.tried.push(endpoint);
             if this.tried.len() >= this.balancer.max_attempts() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headless_lb::{Balancer, Http, Resolution};
+use headless_lb::{Balancer, Http, Resolution, RoundRobin};
 use http_body_util::BodyExt;
 use tokio::{
     net::TcpListener,
@@ -175,6 +175,7 @@ async fn a_new_pod_is_connected_before_its_first_request() {
     };
     let script = Script::new(just(&[old]));
     let client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
         .refresh_interval(Duration::from_millis(20))
         .min_interval(Duration::from_millis(10))
         .warm_up(Duration::from_secs(5))

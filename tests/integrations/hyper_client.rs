@@ -3,8 +3,8 @@
 use std::{error::Error as StdError, fmt, net::SocketAddr};
 
 use headless_lb::{
-    Balancer, Builder, ClientError, ClientPod, Counted, Error, Fixed, LeastRequest, Position,
-    policy_fn,
+    Balancer, Builder, Cause, ClientError, ClientPod, Counted, Error, Fixed, LeastRequest,
+    Position, RoundRobin, policy_fn,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -16,7 +16,12 @@ use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::{io::AsyncReadExt, net::TcpListener, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+    time::timeout,
+};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 
 use super::{Nobody, PATIENCE, nobody, over, pending, pods, shares, until};
@@ -99,7 +104,7 @@ async fn a_request_without_a_body_goes_to_another_pod_when_one_refuses_and_that_
     let pods = pods(1).await;
     let refusing = [nobody(), nobody()];
     let addresses = [refusing[0].addr(), refusing[1].addr(), pods[0].addr()];
-    let client = balanced(Balancer::builder(Fixed::new(addresses)));
+    let client = balanced(Balancer::builder(Fixed::new(addresses)).policy(RoundRobin::new()));
     let mut was_ejected = false;
     for _ in 0..30 {
         assert_eq!(answer(&client).await, pods[0].addr());
@@ -279,4 +284,70 @@ async fn an_upgrade_passes_through_and_does_not_count() {
     let upgraded = hyper::upgrade::on(response).await;
     let _stream = TokioIo::new(upgraded.expect("a stream of our own"));
     assert_eq!(pending(&client), 0);
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_request_is_told_to_its_endpoint() {
+    // One answer for each connection, which ends with it.
+    let answers = [
+        "HTTP/1.1 200 so\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 503 so\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 404 so\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 so\r\ncontent-length: 100\r\n\r\nhalf",
+        "",
+    ];
+    let listener = TcpListener::bind("127.0.3.77:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let mut pod = JoinSet::new();
+    pod.spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut seen = [0; 4096];
+            let read = stream.read(&mut seen).await.expect("a request");
+            assert!(read > 0, "a request");
+            stream.write_all(answer.as_bytes()).await.expect("a reader");
+        }
+    });
+    let builder = Balancer::builder(Fixed::new([addr]));
+    let layer = builder
+        .client_layer()
+        .classify(|answer| match answer.status().as_u16() {
+            404 => Cause::Status(404).into(),
+            _ => answer.outcome(),
+        });
+    // A connection for each: none that ends is met by the next request.
+    let own: Own = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
+    let client = layer.layer(own);
+    client.resolved().await.expect("a pod");
+    let set = client.endpoints();
+    let endpoint = set.iter().next().expect("a pod");
+    for expected in [
+        (1, 0, 0, None),
+        (1, 1, 1, Some(Cause::Status(503))),
+        (1, 2, 2, Some(Cause::Status(404))),
+        (2, 3, 1, Some(Cause::Reset)),
+        (2, 4, 2, Some(Cause::Reset)),
+    ] {
+        let request = request(Method::POST, "http://web.default/", "order");
+        if let Ok(response) = call(&client, request).await {
+            let _ = response.into_body().collect().await;
+        }
+        let left = (endpoint.succeeded(), endpoint.failed(), endpoint.streak());
+        assert_eq!((left.0, left.1, left.2, endpoint.last_failure()), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_fails_tells_its_cause() {
+    let nobody = nobody();
+    let client = balanced(Balancer::builder(Fixed::new([nobody.addr()])));
+    client.resolved().await.expect("a pod");
+    let set = client.endpoints();
+    let endpoint = set.iter().next().expect("a pod");
+    let request = request(Method::GET, "http://web.default/", "");
+    assert!(call(&client, request).await.is_err());
+    assert_eq!(endpoint.last_failure(), Some(Cause::Refused));
+    assert_eq!((endpoint.succeeded(), endpoint.failed()), (0, 0));
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use headless_lb::{Balancer, Fixed, Http};
+use headless_lb::{Balancer, Fixed, Http, RoundRobin};
 use hyper::body::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{net::TcpSocket, task::JoinSet, time::sleep};
@@ -226,7 +226,9 @@ async fn posts_among_pods_that_break_off_anywhere_arrive_once_or_fail_with_the_t
     }
     let (_held, nobody) = refusing([127, 0, 2, 12]);
     let addresses = pods.iter().map(Pod::addr).chain([nobody]);
-    let client: Client = Balancer::builder(Fixed::new(addresses)).spawn_http();
+    let client: Client = Balancer::builder(Fixed::new(addresses))
+        .policy(RoundRobin::new())
+        .spawn_http();
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut posts = JoinSet::new();
     let mut outcomes = BTreeMap::new();

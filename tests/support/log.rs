@@ -35,6 +35,9 @@ impl io::Write for Lines {
 pub fn captured<F: Future<Output = ()>>(scenario: impl FnOnce() -> F) -> Vec<String> {
     let lines = Lines::default();
     let writer = lines.clone();
+    // With one subscriber alone, a place that another thread logs at first is asked of that thread's, which is none,
+    // and stays silent for ours as well.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
     let subscriber = tracing_subscriber::fmt()
         .with_writer(move || writer.clone())
         .with_ansi(false)

@@ -124,7 +124,7 @@ mod tests {
             ..Config::default()
         };
         let mut registry = Registry::new("db", config, |_: &Arc<Endpoint>| (), now);
-        let (signals, _hints) = Signals::new();
+        let (signals, _hints) = Signals::new("test");
         let settings = Settings {
             initial_timeout: Duration::ZERO,
             wait_when_empty: Duration::ZERO,

@@ -1,4 +1,8 @@
-//! The tries of one request: when another begins, and what they come to.
+//! The tries of one request: how it comes to a pod, from there to another, and to its end.
+
+mod alarm;
+mod leave;
+mod tried;
 
 use std::{
     mem,
@@ -11,35 +15,25 @@ use http::Response;
 use tokio::time::Instant;
 
 use crate::{
-    backoff::{exponential, spread},
     balancer::{Balancer, Wait},
-    draw::thread_unit,
     endpoint::{Endpoint, InFlight},
     http::{
         HttpBody, HttpError,
-        attempt::{Attempt, Event, Failed},
-        client::{Client, Retrying},
+        answering::Answering,
+        attempt::{Answer, Attempt, Event, Failed},
+        client::Retrying,
         message::Message,
         pod::HttpPod,
     },
+    outcome::Outcome,
     service::Error,
 };
 
-/// How long a request waits for a connection before it is offered to another pod as well: the Connection
-/// Attempt Delay of RFC 8305, 5.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+use alarm::late_after;
+use leave::MAX_SENT;
+use tried::Tried;
 
-/// When an answer is late before it is known how long answers take.
-const LATE_AT_FIRST: Duration = Duration::from_millis(500);
-
-/// To how many pods a request is sent at most that they may have seen. HAProxy makes as many retries by default
-/// (`retries 3`, its manual) where they cost nothing; if three pods fail, the fault is hardly theirs.
-const MAX_SENT: usize = 3;
-
-/// Before the second retry, and doubled before the third. The first goes at once.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
-
-pub(super) type Outcome = Result<Response<HttpBody>, Error<HttpError>>;
+pub(super) type Done = Result<Response<HttpBody>, Error<HttpError>>;
 
 /// The tries of one request, and what is left of it.
 pub(super) struct Tries {
@@ -50,15 +44,8 @@ pub(super) struct Tries {
     picks: usize,
     /// How many may have seen it, or are seeing it.
     sent: usize,
-    /// Pods that get it no more.
-    tried: Vec<Arc<Endpoint>>,
-    /// Those of them that may get it again if there is no other.
-    spared: Vec<Arc<Endpoint>>,
-    /// Why the last pod did not take it.
-    unsent: Option<HttpError>,
-    /// The last pod that may have seen it, and how it failed.
-    seen: Option<(Arc<Endpoint>, HttpError)>,
-    /// Such a pod has failed since it was last permitted to go on.
+    tried: Tried,
+    /// A pod that may have seen it has failed since it was last permitted to go on.
     needs_leave: bool,
     retrying: Option<Retrying>,
     /// For endpoints, once.
@@ -80,10 +67,31 @@ struct Try {
     limit: Option<Instant>,
 }
 
-/// By which budget a late request goes to another pod as well.
-enum Leave {
-    Hedge(Arc<Client>),
-    Retry,
+impl Try {
+    /// The head of the answer has come.
+    fn answered(mut self, answer: Answer) -> Response<HttpBody> {
+        let Answer {
+            mut response,
+            at,
+            is_upgrade,
+        } = answer;
+        if is_upgrade {
+            self.in_flight.record(Outcome::Ignore);
+            return response;
+        }
+        let classify = &self.attempt.pod.pool.client.settings.classify;
+        let answering = Answering::new(self.in_flight, Some(at), &response, classify);
+        response.body_mut().count(answering);
+        response
+    }
+
+    /// Another pod has answered: this one was too slow, if it had the request and has had more time for it than it
+    /// needs.
+    fn beaten(mut self, now: Instant) {
+        if self.attempt.sent_at().is_some() {
+            self.in_flight.beaten_at(now);
+        }
+    }
 }
 
 impl Tries {
@@ -94,10 +102,7 @@ impl Tries {
             under_way: [const { None }; MAX_SENT],
             picks: 0,
             sent: 0,
-            tried: Vec::new(),
-            spared: Vec::new(),
-            unsent: None,
-            seen: None,
+            tried: Tried::default(),
             needs_leave: false,
             retrying: None,
             wait: None,
@@ -107,7 +112,7 @@ impl Tries {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
             if let Some(wait) = &mut self.wait {
                 ready!(wait.as_mut().poll(cx)).map_err(Error::Pick)?;
@@ -139,9 +144,7 @@ impl Tries {
                 }
             }
             if !has_changed {
-                if self.due.is_none() && !self.is_out() {
-                    self.be_patient(CONNECT_PATIENCE, Instant::now());
-                }
+                self.await_connection();
                 return Poll::Pending;
             }
         }
@@ -158,12 +161,11 @@ impl Tries {
     }
 
     /// Offers the request to another pod. Ends it if there is none, and no try is under way.
-    fn begin(&mut self, is_hedge: bool) -> Option<Outcome> {
+    fn begin(&mut self, is_hedge: bool) -> Option<Done> {
         let mut is_last = false;
-        let known = (self.tried.len(), self.spared.len());
+        let known = self.tried.mark();
         if self.picks == 0 && !self.message.has_host() {
-            let error = HttpError::MissingHost;
-            return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
+            return Some(self.end_unsent(HttpError::MissingHost));
         }
         loop {
             let place = self.under_way.iter().position(Option::is_none)?;
@@ -171,48 +173,55 @@ impl Tries {
                 return self.end();
             }
             let picked = match self.is_idle() {
-                true => self.balancer.pick_with(None, &self.tried),
+                true => self.balancer.pick_uncounted(self.tried.pods()),
                 false if is_hedge => self.balancer.pick_another(&self.with_those_under_way()),
-                false => self.balancer.pick_with(None, &self.with_those_under_way()),
+                false => self.balancer.pick_uncounted(&self.with_those_under_way()),
             };
-            let pick = match picked {
+            let (pick, picked) = match picked {
                 Ok(pick) => pick,
                 Err(_) if !self.is_idle() => {
                     // A pod that is being found out about may have been by the next look.
-                    self.tried.truncate(known.0);
-                    self.spared.truncate(known.1);
+                    self.tried.back_to(known);
                     return None;
                 }
-                Err(_) if !self.spared.is_empty() => {
+                Err(_) if self.tried.has_spared() => {
                     // Rather one of these than none.
-                    let spared = mem::take(&mut self.spared);
-                    self.tried
-                        .retain(|one| !spared.iter().any(|other| Arc::ptr_eq(one, other)));
+                    self.tried.readmit();
                     is_last = true;
                     continue;
                 }
+                Err(_) if self.tried.has_error() => return self.end(),
                 Err(error) => {
-                    if self.unsent.is_some() || self.seen.is_some() {
-                        return self.end();
-                    }
+                    self.balancer.count_nothing(Some(&error));
                     let first = !mem::replace(&mut self.has_waited, true);
                     self.wait = self.balancer.wait_for(&error).filter(|_| first);
                     return self.wait.is_none().then(|| Err(Error::Pick(error)));
                 }
             };
-            let (mut pod, in_flight) = pick.into_parts();
+            let (mut pod, mut in_flight) = pick.into_parts();
+            pod.picked(picked);
             if let Err(error) = pod.admit(self.message.is_repeatable(), is_last) {
-                self.unsent = Some(error);
-                self.exclude(in_flight.endpoint(), true);
+                self.tried.unsent(error);
+                self.tried.exclude(in_flight.endpoint(), true);
                 continue;
             }
             if self.picks == 0 {
                 if let Err(error) = self.message.prepare(pod.pool.client.form) {
-                    return Some(Err(Error::unsent(&self.balancer, &mut self.tried, error)));
+                    return Some(self.end_unsent(error));
                 }
                 pod.pool.client.begin();
             }
+            let meter = &pod.pool.client.signals.meter;
+            match (is_hedge, self.picks) {
+                (true, _) => meter.hedged(),
+                (false, 0) => {}
+                (false, _) => meter.retried(self.tried.was_seen()),
+            }
             self.picks += 1;
+            pod.picked_at(in_flight.sent());
+            if self.message.is_ignored() {
+                in_flight.record(Outcome::Ignore);
+            }
             self.under_way[place] = Some(Try {
                 attempt: Attempt::new(pod),
                 in_flight,
@@ -223,7 +232,7 @@ impl Tries {
         }
     }
 
-    fn on_event(&mut self, place: usize, event: Result<Event, Failed>) -> Option<Outcome> {
+    fn on_event(&mut self, place: usize, event: Result<Event, Failed>) -> Option<Done> {
         match event {
             Ok(Event::Ready) => self.send(place),
             Ok(Event::Back(request)) => {
@@ -232,27 +241,26 @@ impl Tries {
                 if let Some(one) = &mut self.under_way[place] {
                     // Its time begins with its next way out.
                     one.limit = None;
+                    one.in_flight.watch(false);
                 }
-                self.be_patient_anew();
+                self.await_connection_anew();
                 None
             }
-            Ok(Event::Answer(mut response)) => {
+            Ok(Event::Answer(answer)) => {
                 let one = self.under_way[place].take()?;
-                response.body_mut().count(one.in_flight);
-                // The losers end here, and count no more.
-                self.under_way = Default::default();
-                Some(Ok(response))
+                self.end_losers(answer.at);
+                Some(Ok(one.answered(answer)))
             }
             Err(failed) => {
                 let one = self.under_way[place].take()?;
                 self.sent -= usize::from(failed.is_back);
-                self.failed(&one, failed)
+                self.failed(one, failed)
             }
         }
     }
 
     /// A connection is at hand. Unless the request has left meanwhile over another, it goes out.
-    fn send(&mut self, place: usize) -> Option<Outcome> {
+    fn send(&mut self, place: usize) -> Option<Done> {
         let is_out = self.is_out();
         let one = self.under_way[place].as_mut()?;
         if is_out && !one.is_hedge {
@@ -266,186 +274,73 @@ impl Tries {
         };
         if let Err(failed) = one.attempt.send(request) {
             let one = self.under_way[place].take()?;
-            return self.failed(&one, failed);
+            return self.failed(one, failed);
         }
         self.sent += 1;
-        let client = &one.attempt.pod.pool.client;
         if let Some(at) = one.attempt.sent_at() {
-            one.limit = client
-                .settings
-                .try_timeout
-                .and_then(|limit| at.checked_add(limit));
-            let late = client.late_after().unwrap_or(LATE_AT_FIRST);
-            self.due = at.checked_add(late);
-            self.patience = late / 2;
+            let client = &one.attempt.pod.pool.client;
+            let limit = client.settings.try_timeout;
+            one.limit = limit.and_then(|limit| at.checked_add(limit));
+            if one.in_flight.is_timed() {
+                one.in_flight.sent_at(at);
+            }
+            // From now on a caller who gives up may mean the pod.
+            one.in_flight.watch(true);
+            let late = late_after(client);
+            self.await_answer(at, late);
         }
         None
     }
 
     /// A try has come to nothing. Others may be under way; if not, another begins, now or after a pause.
-    fn failed(&mut self, one: &Try, failed: Failed) -> Option<Outcome> {
+    fn failed(&mut self, mut one: Try, failed: Failed) -> Option<Done> {
+        one.in_flight.record(failed.error.outcome());
         let endpoint = one.in_flight.endpoint();
-        self.exclude(endpoint, failed.is_pod_alive);
+        self.tried.exclude(endpoint, failed.is_pod_alive);
         if let Some(request) = failed.request {
             self.message.put_back(*request);
         }
         let was_seen = !failed.is_unsent;
         match was_seen {
-            true => self.seen = Some((Arc::clone(endpoint), failed.error)),
-            false => self.unsent = Some(failed.error),
+            true => self.tried.seen(endpoint, failed.error),
+            false => self.tried.unsent(failed.error),
         }
         self.needs_leave |= was_seen;
         if self.is_out() {
             return None;
         }
         // Other tries may be waiting for their connections.
-        self.be_patient_anew();
+        self.await_connection_anew();
         if !self.message.can_be_sent() || !self.may_go_on(&one.attempt.pod.pool.client) {
             self.under_way = Default::default();
             return self.end();
         }
         if was_seen && self.sent > 1 && self.is_idle() {
-            let pause = exponential(RETRY_PAUSE, RETRY_PAUSE * 8, self.sent as u32 - 1);
-            self.due = Instant::now().checked_add(spread(pause, 0.8, 1.2, thread_unit()));
+            self.pause(self.sent);
         }
         None
     }
 
-    /// No pod has it now. Whether another may get it that one may have seen.
-    fn may_go_on(&mut self, client: &Arc<Client>) -> bool {
-        if !self.needs_leave {
-            return true;
+    /// Another pod was quicker. The other tries end here, and count no more.
+    fn end_losers(&mut self, now: Instant) {
+        for one in self.under_way.iter_mut().filter_map(Option::take) {
+            one.beaten(now);
         }
-        let mut under_way = self.under_way.iter_mut().flatten();
-        if let Some(hedge) = under_way.find(|one| one.is_hedge) {
-            // It was permitted, and takes the place of the one that failed.
-            hedge.is_hedge = false;
-        } else {
-            if !self.message.may_repeat() || self.sent >= MAX_SENT {
-                return false;
-            }
-            self.retrying = client.may_retry();
-            if self.retrying.is_none() {
-                return false;
-            }
-        }
-        self.needs_leave = false;
-        true
-    }
-
-    /// The time has come to look again.
-    pub(super) fn on_alarm(&mut self, now: Instant) -> Option<Outcome> {
-        for place in 0..self.under_way.len() {
-            let one = self.under_way[place].as_ref();
-            if one
-                .and_then(|one| one.limit)
-                .is_some_and(|limit| limit <= now)
-            {
-                let one = self.under_way[place].take()?;
-                one.attempt.pod.pool.silent();
-                let failed = Failed::sent(HttpError::TryTimeout);
-                if let Some(outcome) = self.failed(&one, failed) {
-                    return Some(outcome);
-                }
-            }
-        }
-        if self.due.is_none_or(|due| due > now) {
-            return None;
-        }
-        self.due = None;
-        if self.is_idle() {
-            // The pause is over.
-            return None;
-        }
-        if !self.is_out() {
-            // Whichever pod takes a connection first gets it.
-            return self.begin(false);
-        }
-        self.be_patient(self.patience, now);
-        let leave = self.may_double(now)?;
-        let picks = self.picks;
-        let outcome = self.begin(true);
-        if let Leave::Hedge(client) = leave
-            && self.picks == picks
-        {
-            // There is no other pod: the leave serves another request.
-            client.return_hedge();
-        }
-        outcome
-    }
-
-    /// Reports the tries that are late. Whether the request may go to another pod as well.
-    fn may_double(&mut self, now: Instant) -> Option<Leave> {
-        let mut late = None;
-        for one in self.under_way.iter_mut().flatten() {
-            // If not: another pod has been found, but no connection yet.
-            one.attempt.sent_at()?;
-            let is_silent = one.attempt.late(now);
-            late = Some((Arc::clone(&one.attempt.pod.pool.client), is_silent));
-        }
-        let (client, is_silent) = late?;
-        if self.sent >= MAX_SENT || !self.message.may_double() {
-            return None;
-        }
-        if client.may_hedge() {
-            return Some(Leave::Hedge(client));
-        }
-        if !is_silent {
-            return None;
-        }
-        // A pod that is silent has as good as failed.
-        self.retrying = client.may_retry();
-        self.retrying.is_some().then_some(Leave::Retry)
-    }
-
-    /// Waits for connections as at first, unless a pod has the request.
-    fn be_patient_anew(&mut self) {
-        if !self.is_out() {
-            self.due = None;
-        }
-    }
-
-    /// Looks again after this long, and then after twice as long.
-    fn be_patient(&mut self, patience: Duration, now: Instant) {
-        self.due = now.checked_add(patience);
-        self.patience = patience * 2;
-    }
-
-    /// When something is to be done next.
-    pub(super) fn alarm(&self) -> Option<Instant> {
-        let limits = self.under_way.iter().flatten().filter_map(|one| one.limit);
-        limits.chain(self.due).min()
     }
 
     fn with_those_under_way(&self) -> Vec<Arc<Endpoint>> {
         let under_way = self.under_way.iter().flatten();
         let under_way = under_way.map(|one| Arc::clone(one.in_flight.endpoint()));
-        self.tried.iter().cloned().chain(under_way).collect()
-    }
-
-    fn exclude(&mut self, endpoint: &Arc<Endpoint>, is_spared: bool) {
-        self.tried.push(Arc::clone(endpoint));
-        if is_spared {
-            self.spared.push(Arc::clone(endpoint));
-        }
+        self.tried.pods().iter().cloned().chain(under_way).collect()
     }
 
     /// No pod is left to try: the request ends, unless a try is under way.
-    fn end(&mut self) -> Option<Outcome> {
-        if !self.is_idle() {
-            return None;
-        }
-        let error = match (self.seen.take(), self.unsent.take()) {
-            (Some((endpoint, error)), _) => Error::Service {
-                service: self.balancer.status().service().into(),
-                endpoint,
-                error,
-            },
-            (None, error) => {
-                let error = error.unwrap_or(HttpError::SetAside);
-                Error::unsent(&self.balancer, &mut self.tried, error)
-            }
-        };
-        Some(Err(error))
+    fn end(&mut self) -> Option<Done> {
+        self.is_idle().then(|| Err(self.tried.end(&self.balancer)))
+    }
+
+    /// It is not fit to be sent to any pod.
+    fn end_unsent(&mut self, error: HttpError) -> Done {
+        Err(self.tried.end_unsent(&self.balancer, error))
     }
 }

@@ -1,4 +1,4 @@
-//! A page that a pod serves, asked for with an HTTP/1.0 request.
+//! A page that a pod serves, asked for on a connection of its own.
 
 use std::{borrow::Cow, io, net::SocketAddr};
 
@@ -14,16 +14,20 @@ use crate::{endpoint::Endpoint, probe::ProbeError};
 #[derive(Clone, Debug)]
 pub(in crate::probe) struct Page {
     pub(in crate::probe) path: Cow<'static, str>,
-    pub(in crate::probe) port: u16,
+    /// `None`: the endpoint's own.
+    pub(in crate::probe) port: Option<u16>,
     #[cfg(feature = "tls")]
     pub(in crate::probe) tls: Option<crate::tls::Tls>,
 }
 
 impl Page {
-    pub(in crate::probe) fn new(path: impl Into<Cow<'static, str>>, port: u16) -> Self {
+    pub(in crate::probe) fn new(
+        path: impl Into<Cow<'static, str>>,
+        port: impl Into<Option<u16>>,
+    ) -> Self {
         Self {
             path: path.into(),
-            port,
+            port: port.into(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -39,12 +43,31 @@ impl Page {
         self.tls = Some(tls);
     }
 
-    /// Connects, asks, reads the reply, and hangs up.
+    /// The whole page, by HTTP/1.0: that has no chunks.
+    pub(in crate::probe) async fn load(&self, endpoint: &Endpoint) -> Result<Reply, ProbeError> {
+        self.ask(endpoint, "1.0", Reply::read).await
+    }
+
+    /// The status alone, by HTTP/1.1: a proxy beside the pod may take nothing older (Envoy, unless it is told to),
+    /// and the body, be it in chunks, is not read.
+    pub(super) async fn status(&self, endpoint: &Endpoint) -> Result<u16, ProbeError> {
+        self.ask(endpoint, "1.1", Reply::status).await
+    }
+
+    /// Connects, asks, reads what is wanted of the reply, and hangs up.
     ///
     /// No failure is definitive: what serves the page may be down while the database beside it works.
-    pub(in crate::probe) async fn load(&self, endpoint: &Endpoint) -> Result<Reply, ProbeError> {
-        let request = self.request(endpoint)?;
-        let addr = SocketAddr::new(endpoint.addr().ip(), self.port);
+    async fn ask<T>(
+        &self,
+        endpoint: &Endpoint,
+        version: &str,
+        read: impl Fn(&[u8], bool) -> Result<Option<T>, &'static str>,
+    ) -> Result<T, ProbeError> {
+        let addr = SocketAddr::new(
+            endpoint.addr().ip(),
+            self.port.unwrap_or_else(|| endpoint.addr().port()),
+        );
+        let request = self.request(addr, version)?;
         let stream = TcpStream::connect(addr).await;
         let stream = stream.map_err(|error| ProbeError::opening(error).unproven())?;
         #[cfg(feature = "tls")]
@@ -54,28 +77,28 @@ impl Page {
             let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&tls.config));
             let secured = connector.connect(name, stream).await;
             let stream = secured.map_err(|error| ProbeError::securing(error).unproven())?;
-            return exchange(stream, &request).await;
+            return exchange(stream, &request, read).await;
         }
-        exchange(stream, &request).await
+        exchange(stream, &request, read).await
     }
 
-    /// HTTP/1.0 has no chunks, and its connection ends with the reply.
-    fn request(&self, endpoint: &Endpoint) -> Result<String, ProbeError> {
+    /// The connection ends with the reply.
+    fn request(&self, host: SocketAddr, version: &str) -> Result<String, ProbeError> {
         let path = &*self.path;
         if !path.starts_with('/') || path.bytes().any(|c| c.is_ascii_control() || c == b' ') {
             return Err(ProbeError::passing(format!("`{path}` is no path")));
         }
-        let host = SocketAddr::new(endpoint.addr().ip(), self.port);
         Ok(format!(
-            "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: */*\r\nUser-Agent: headless-lb\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/{version}\r\nHost: {host}\r\nAccept: */*\r\nUser-Agent: headless-lb\r\nConnection: close\r\n\r\n"
         ))
     }
 }
 
-async fn exchange(
+async fn exchange<T>(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &str,
-) -> Result<Reply, ProbeError> {
+    wanted: impl Fn(&[u8], bool) -> Result<Option<T>, &'static str>,
+) -> Result<T, ProbeError> {
     // One that hangs up at once may have replied first.
     let sent = async {
         stream.write_all(request.as_bytes()).await?;
@@ -89,7 +112,7 @@ async fn exchange(
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             read => read.map_err(ProbeError::closed)?,
         };
-        let reply = Reply::read(&bytes, read == 0);
+        let reply = wanted(&bytes, read == 0);
         match reply.map_err(|error| unreadable(error, &bytes, &sent))? {
             Some(reply) => return Ok(reply),
             None if read == 0 => break,

@@ -1,4 +1,4 @@
-//! Reads the reply to an HTTP/1.0 request, as far as it came.
+//! Reads the reply to an HTTP request, as far as it came.
 
 use std::str;
 
@@ -20,6 +20,53 @@ pub(in crate::probe) struct Reply {
 impl Reply {
     /// The reply if these bytes are all of it: `None` if more is to come. `ended` says that nothing will.
     pub(super) fn read(bytes: &[u8], ended: bool) -> Result<Option<Self>, &'static str> {
+        let Some(Head {
+            status,
+            lines,
+            body,
+        }) = Head::read(bytes, ended)?
+        else {
+            return Ok(None);
+        };
+        let wanted = length_of(lines)?.map(|length| length.min(LONGEST_BODY));
+        // Without a length the end of the connection ends the body (RFC 1945, 7.2.2).
+        let is_whole = match wanted {
+            Some(length) => body.len() >= length,
+            None => ended || body.len() >= LONGEST_BODY,
+        };
+        if !is_whole && ended {
+            return Err("the reply ended in its body");
+        }
+        let length = wanted.unwrap_or(LONGEST_BODY).min(body.len());
+        Ok(is_whole.then(|| Self {
+            status,
+            body: body[..length].to_vec(),
+        }))
+    }
+
+    /// The status, once the head of the reply is whole. Replies that only say that another follows are passed over
+    /// (RFC 9110, 15.2).
+    pub(super) fn status(mut bytes: &[u8], ended: bool) -> Result<Option<u16>, &'static str> {
+        while let Some(head) = Head::read(bytes, ended)? {
+            if !(100..200).contains(&head.status) {
+                return Ok(Some(head.status));
+            }
+            bytes = head.body;
+        }
+        Ok(None)
+    }
+}
+
+/// The head of a reply, and what came behind it.
+struct Head<'a> {
+    status: u16,
+    /// But for the first.
+    lines: str::Lines<'a>,
+    body: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn read(bytes: &'a [u8], ended: bool) -> Result<Option<Self>, &'static str> {
         const PROTOCOL: &[u8] = b"HTTP/1.";
         if !bytes
             .iter()
@@ -39,19 +86,10 @@ impl Reply {
         let mut lines = head.lines();
         let status = lines.next().and_then(status_of);
         let status = status.ok_or("the reply has no status")?;
-        let wanted = length_of(lines)?.map(|length| length.min(LONGEST_BODY));
-        // Without a length the end of the connection ends the body (RFC 1945, 7.2.2).
-        let is_whole = match wanted {
-            Some(length) => body.len() >= length,
-            None => ended || body.len() >= LONGEST_BODY,
-        };
-        if !is_whole && ended {
-            return Err("the reply ended in its body");
-        }
-        let length = wanted.unwrap_or(LONGEST_BODY).min(body.len());
-        Ok(is_whole.then(|| Self {
+        Ok(Some(Self {
             status,
-            body: body[..length].to_vec(),
+            lines,
+            body,
         }))
     }
 }
@@ -152,6 +190,21 @@ mod tests {
         ] {
             assert!(Reply::read(text.as_bytes(), false).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_status_needs_the_head_alone_and_comes_behind_interim_replies() {
+        let text =
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No\r\nServer: x\r\n\r\n";
+        for end in 0..text.len() {
+            assert_eq!(Reply::status(&text[..end], false), Ok(None), "{end}");
+            assert!(Reply::status(&text[..end], true).is_err(), "{end}");
+        }
+        assert_eq!(Reply::status(text, false), Ok(Some(204)));
+        let chunked =
+            b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\nContent-Length: x\r\n\r\nff";
+        assert_eq!(Reply::status(chunked, false), Ok(Some(500)));
+        assert!(Reply::status(b"HTTP/1.1 100 Continue\r\n\r\nSSH-2.0", false).is_err());
     }
 
     #[test]
