@@ -64,7 +64,7 @@ pub(crate) enum Why {
     Found(Finding),
     FailsChecks(Arc<ProbeError>),
     /// Too few would remain, so it does not count.
-    Ignored(Box<Why>),
+    Ignored(Box<Self>),
     Refuses(Option<Cause>),
     /// There is nobody else of its role.
     RefusesAsTheLast(Option<Cause>),

@@ -167,7 +167,7 @@ impl Model {
         self.past.retain(|_, past| *past > 0);
         self.sweep_due = match self.past.is_empty() {
             true => None,
-            false => self.sweep_due.or(Some(now + 10 * SECOND)),
+            false => self.sweep_due.or_else(|| Some(now + 10 * SECOND)),
         };
     }
 
