@@ -387,10 +387,18 @@ impl<N: NewService> Registry<N> {
             has_past |= slot.outlier.has_past();
             let step = window.and_then(|window| starts.step(slot, now, serves, is_panic, window));
             is_careful |= step.is_some();
-            conditions.extend(Condition::of(slot, standing, window));
-            let ends = [end, slot.connectivity.until(), slot.outlier.until(), step];
-            for end in ends.into_iter().flatten() {
-                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+            let mut end_at = |end: Option<Instant>| {
+                if let Some(end) = end {
+                    deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+                }
+            };
+            end_at(end);
+            // Of thousands hardly any has more to tell.
+            if !slot.is_plain() {
+                end_at(slot.connectivity.until());
+                end_at(slot.outlier.until());
+                end_at(step);
+                conditions.extend(Condition::of(slot, standing, window));
             }
         }
         if starts.all_are_new() {

@@ -117,9 +117,6 @@ impl Condition {
         window: Option<Duration>,
     ) -> Option<Self> {
         use EndpointState::{Available, Ejected, OnTrial, Refused, Starting, Unhealthy, Warming};
-        if slot.is_plain() {
-            return None;
-        }
         let of = |state, why, since, until| {
             Some(Self {
                 endpoint: Arc::clone(&slot.endpoint),

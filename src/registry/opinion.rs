@@ -55,10 +55,14 @@ impl Census {
         if standing == Position::Rejected {
             return;
         }
-        let is_primary = standing == Position::Primary;
-        let is_doubted = !is_primary && slot.is_doubted();
-        let is_available = is_primary || !(is_doubted || slot.connectivity.is_ejected());
         self.crowd.total += 1;
+        if standing == Position::Primary || slot.is_plain() {
+            self.crowd.available += 1;
+            self.available[standing as usize] += 1;
+            return;
+        }
+        let is_doubted = slot.is_doubted();
+        let is_available = !is_doubted && !slot.connectivity.is_ejected();
         self.crowd.ejected += usize::from(slot.outlier.is_ejected());
         self.crowd.available += usize::from(is_available);
         self.available[standing as usize] += usize::from(is_available);
