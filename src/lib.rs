@@ -30,6 +30,8 @@
 //! | balance tower services of your own | [`Builder::spawn_with`], [`BalanceLayer`] |
 //! | go on using hyper-util's client, or reqwest | `ClientLayer`, `ReqwestResolver` (features) |
 //! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
+//! | set failing pods aside, start new ones slowly | [`Builder::eject`], [`Builder::slow_start`] |
+//! | know why a pod gets no requests | [`Balancer::explain`] |
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | keep the requests of a key at one pod | [`Balancer::for_key`], [`Rendezvous`], [`Maglev`] |
@@ -86,7 +88,7 @@
 //! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`. `serde`: `Serialize` for [`Explanation`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -94,6 +96,8 @@ mod age;
 mod backoff;
 mod budget;
 mod draw;
+mod outcome;
+
 mod eject;
 mod endpoint;
 mod hint;
@@ -102,7 +106,6 @@ mod key;
 pub mod meter;
 #[cfg(not(feature = "metrics"))]
 mod meter;
-mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -135,8 +138,8 @@ mod clients;
 mod pools;
 
 pub use balancer::{
-    Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
-    PrimaryChanges, PrimaryView, Writer, Written,
+    Balancer, Change, Changes, Explained, Explanation, Fenced, NoPrimary, NoPrimaryKind, Pick,
+    PickError, Pod, PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use budget::Budget;
 pub use builder::Builder;
@@ -146,6 +149,7 @@ pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]
 pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
+pub use eject::Ejection;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]
@@ -170,7 +174,7 @@ pub use probe::{
     Authority, Lineage, Observation, Patroni, Probe, ProbeError, ProbeFailure, ProbeFn, Redis,
     Role, Term, probe_fn,
 };
-pub use registry::{EmptyMode, NewService, Status};
+pub use registry::{EmptyMode, EndpointState, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};

@@ -585,7 +585,7 @@ async fn r16_a_pod_that_refuses_is_set_aside_and_comes_back_by_itself() {
     balancer.unreachable(dead);
     sleep(Duration::from_millis(5)).await;
     assert!((0..30).all(|_| balancer.pick().unwrap().addr() != pod(2)));
-    assert!(balancer.to_string().contains("ejected"), "{balancer}");
+    assert!(balancer.to_string().contains("refused"), "{balancer}");
     sleep(Duration::from_millis(130)).await;
     assert!((0..3).any(|_| balancer.pick().unwrap().addr() == pod(2)));
     // It refuses again and again: the absences grow.

@@ -111,7 +111,7 @@ async fn until_ejected(client: &Client, pod: SocketAddr) {
     for _ in 0..200 {
         let _ = call(client, request("GET", "")).await;
         if is_ejected(client, pod) {
-            has(&client.to_string(), &[&"ejected"]);
+            has(&client.to_string(), &[&"refused"]);
             return;
         }
         sleep(Duration::from_millis(5)).await;

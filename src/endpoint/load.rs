@@ -192,9 +192,9 @@ impl Load {
 
     // ===== what requests write =====
 
-    /// A request succeeded; true if that ends a row of failures. `phase` numbers the first success.
+    /// A request succeeded. `phase` numbers the first success.
     #[inline]
-    pub(super) fn succeed(&self, baseline: &Baseline, phase: u32, timing: Option<Timing>) -> bool {
+    pub(super) fn succeed(&self, baseline: &Baseline, phase: u32, timing: Option<Timing>) {
         let before = self.succeeded.fetch_add(1, Relaxed);
         if let Some(Timing { latency, stamp }) = timing {
             let latency = seconds(latency);
@@ -202,11 +202,14 @@ impl Load {
             self.sample(latency, stamp);
         }
         // Read first: the line need not be written for what is known.
-        let ends = self.streak.load(Relaxed) != 0;
-        if ends {
-            self.streak.store(0, Relaxed);
+        if self.streak() != 0 {
+            self.forget_streak();
         }
-        ends
+    }
+
+    /// The row of failures ends: with a success, or because the driver wants to look anew.
+    pub(super) fn forget_streak(&self) {
+        self.streak.store(0, Relaxed);
     }
 
     /// A request failed; how many have in a row.
@@ -428,7 +431,7 @@ mod tests {
             .collect();
         assert_eq!((row, load.streak()), (vec![1, 2, 3], 3));
         assert_eq!(load.cause(), Some(Cause::Reset));
-        assert!(load.succeed(&baseline, 1, None) && !load.succeed(&baseline, 1, None));
+        (0..2).for_each(|_| load.succeed(&baseline, 1, None));
         assert_eq!((load.streak(), load.succeeded(), load.failed()), (0, 2, 3));
     }
 
