@@ -199,12 +199,6 @@ impl Endpoint {
         self.load.sent(stamp);
     }
 
-    /// What the endpoints of the service have in common.
-    #[inline]
-    pub(crate) fn baseline(&self) -> &Arc<Baseline> {
-        &self.baseline
-    }
-
     #[inline]
     fn succeed(&self, timing: Option<Timing>) {
         self.load
