@@ -55,7 +55,7 @@ pub use weighted::Weighted;
 /// | [`policy_fn`] | yours | the rest |
 ///
 /// [`Adaptive`] is the default ([`Builder::policy`](crate::Builder::policy) says why). Each policy says when not to use it. Wrappers compose:
-/// `Replica(Adaptive::new())`, `Prefer::label("eu-1a", Adaptive::new())`, `Primary.or(Random::new())`.
+/// `Replica(Adaptive::new())`, `Prefer::label("eu-1a", Adaptive::new())`, `Replica(Adaptive::new()).or(Primary)`.
 ///
 /// It runs on every request, on any thread, through `&self`: no lock, no allocation, no await. State
 /// that belongs to an endpoint is on the endpoint and survives set changes; state of the policy
