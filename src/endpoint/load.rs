@@ -75,6 +75,10 @@ pub(super) struct Load {
 #[derive(Debug, Default)]
 struct Stamped(AtomicU64);
 
+/// A moment may be so many stamps (73 minutes) before the one in the cell: that of an answer that was told late. All else is
+/// age. Were half of the circle late, what nobody asked over a long weekend would look new for as long again.
+const LATE: u32 = 1 << 25;
+
 /// What a [`Stamped`] held.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -117,14 +121,14 @@ impl Seen {
     /// Whether it was written after that moment.
     #[inline]
     fn is_newer(self, stamp: u32) -> bool {
-        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX / 2
+        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX - LATE
     }
 
     /// Stamps since it was written. A reader whose clock reading is older than the cell's sees none.
     #[inline]
     fn age(self, stamp: u32) -> u32 {
         let age = stamp.wrapping_sub(self.word as u32);
-        if age > u32::MAX / 2 { 0 } else { age }
+        if age > u32::MAX - LATE { 0 } else { age }
     }
 }
 
@@ -456,6 +460,24 @@ mod tests {
             0.100 * 0.36788 + 0.500 * 0.63212,
         );
         assert!(give_up(1_000));
+    }
+
+    #[test]
+    fn what_was_left_alone_for_days_is_old_and_learns_again() {
+        const DAY: u32 = 24 * 3600 * SECOND;
+        for days in [1, 3, 4, 5, 6] {
+            let (load, baseline) = (Load::default(), baseline());
+            Load::default().succeed(&baseline, 1, took(10, SECOND));
+            load.fail(&baseline, Failure::of(Cause::Reset), took(1, SECOND));
+            load.sent(SECOND);
+            let now = SECOND.wrapping_add(days * DAY);
+            near(load.expected(&baseline, now), 0.010);
+            assert_eq!(load.sends(now), 0.0, "{days} days");
+            assert!(load.peak(now) < 1e-9, "{days} days");
+            load.succeed(&baseline, 1, took(40, now));
+            near(load.expected(&baseline, now), 0.040);
+            near(load.peak(now), 0.040);
+        }
     }
 
     #[test]
