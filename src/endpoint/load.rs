@@ -38,7 +38,8 @@ const PENALTY_MEANS: f32 = 20.0;
 /// The most that a pod may ask to be left alone for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What a caller waited for before it gave up counts as a failure from here on: an outer timeout looks like this.
+/// What a caller waited for before it gave up counts as a failure from here on, unless requests usually take longer: an outer
+/// timeout looks like this.
 const GAVE_UP: Duration = Duration::from_secs(1);
 
 /// The cells that requests write: on a cache line pair of their own, for readers of the address must not
@@ -237,7 +238,8 @@ impl Load {
 
     /// The caller waits no more; whether that says that the pod failed.
     pub(super) fn give_up(&self, baseline: &Baseline, timing: Timing) -> bool {
-        if timing.latency >= GAVE_UP {
+        // Not by this pod's estimate: that of one that hangs is a penalty, longer than any timeout.
+        if timing.latency >= GAVE_UP && seconds(timing.latency) >= baseline.usual() {
             return true;
         }
         self.outlast(baseline, timing);
@@ -460,6 +462,20 @@ mod tests {
             0.100 * 0.36788 + 0.500 * 0.63212,
         );
         assert!(give_up(1_000));
+    }
+
+    #[test]
+    fn who_gives_up_on_a_slow_service_sooner_than_it_usually_takes_says_nothing() {
+        let (load, baseline) = (Load::default(), baseline());
+        load.succeed(&baseline, 1, took(5_000, SECOND));
+        let give_up = |millis| load.give_up(&baseline, took(millis, SECOND).unwrap());
+        assert!(!give_up(2_000) && !give_up(4_999));
+        near(load.expected(&baseline, SECOND), 5.0);
+        assert!(give_up(5_001), "an outer timeout");
+        // What is slow because it failed is not what requests usually take.
+        let quick = Baseline::new(Instant::now());
+        load.fail(&quick, Failure::of(Cause::GaveUp), took(3_000, SECOND));
+        assert!(load.give_up(&quick, took(2_000, SECOND).unwrap()));
     }
 
     #[test]
