@@ -153,12 +153,12 @@ impl Load {
         }
     }
 
-    /// The peak latency, fading to zero.
+    /// The peak latency, fading to next to nothing: times the requests in flight it still tells endpoints apart.
     #[inline]
     pub(super) fn peak(&self, stamp: u32) -> f32 {
         let seen = self.peak.load();
         match seen.value() {
-            Some(peak) => peak * decay::exact(seen.age(stamp), PEAK_TAU),
+            Some(peak) => (peak * decay::exact(seen.age(stamp), PEAK_TAU)).max(f32::MIN_POSITIVE),
             None => PEAK_SEED,
         }
     }
@@ -387,6 +387,15 @@ mod tests {
     #[test]
     fn a_peak_that_was_never_measured_is_30_ms() {
         near(Load::default().peak(5 * SECOND), 0.030);
+    }
+
+    #[test]
+    fn a_peak_that_has_faded_for_an_hour_is_still_more_than_nothing() {
+        let (load, baseline) = (Load::default(), baseline());
+        load.succeed(&baseline, 1, took(10, SECOND));
+        // Times the requests in flight it must make a difference.
+        let peak = load.peak(3_600 * SECOND);
+        assert!(peak < 1e-9 && 2.0 * peak > peak, "{peak:e}");
     }
 
     #[test]
