@@ -98,8 +98,8 @@ impl InFlight {
     }
 
     /// The caller waits no more. If the request is timed: within the latency to expect this says nothing;
-    /// beyond it the request was slow; after a second it has failed ([`Cause::GaveUp`]), for a timeout
-    /// around the call looks like this.
+    /// beyond it the request was slow; after a second, or the mean of all endpoints if that is longer, it has failed
+    /// ([`Cause::GaveUp`]), for a timeout around the call looks like this.
     pub fn cancel_at(&mut self, now: Instant) {
         let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) else {
             return;
