@@ -10,7 +10,7 @@ use crate::{
     check::Check,
     driver::{Checker, Driver, Prober, Probers, Subsetting},
     endpoint::Endpoint,
-    policy::{Adaptive, Policy},
+    policy::{Adaptive, Policy, Random},
     primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, NewService, Registry},
@@ -311,6 +311,8 @@ impl Builder {
                     source: Arc::clone(source),
                     service: Arc::clone(service),
                     subset: None,
+                    // Nobody picks a peer, and the policy is not to prepare for them.
+                    policy: Arc::new(Random::new()),
                     // Who the others are is all that is asked of them.
                     probers: Probers::default(),
                     // Not in step with the questions about the pods.
