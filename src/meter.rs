@@ -16,7 +16,7 @@
 //! | `headless_lb_resolve_seconds` | histogram | seconds | - | with each answer: the time that it took |
 //! | `headless_lb_set_age_seconds` | gauge | seconds | - | grows since the last whole answer with records; before the first, since the balancer was built |
 //! | `headless_lb_set_hash` | gauge | count | - | when other addresses are in the set: equal in all processes that see the same; 0 for none |
-//! | `headless_lb_stale` | gauge | count | - | 1 while questions fail or an empty answer waits to be confirmed, else 0 |
+//! | `headless_lb_stale` | gauge | count | - | 1 while questions fail, an empty answer waits to be confirmed, or nobody asks any more; else 0 |
 //! | `headless_lb_endpoints` | gauge | count | `state` | when an endpoint comes, goes or changes its state |
 //! | `headless_lb_endpoints_added_total` | counter | count | - | with each endpoint that joins the set |
 //! | `headless_lb_endpoints_removed_total` | counter | count | - | with each endpoint that leaves the set |
@@ -59,6 +59,9 @@
 //! second at least, so `set_age_seconds` is right also where nothing happens and nobody calls. Picks are
 //! counted where requests do not wait for each other, and reach the recorder at the same moments: up
 //! to a second late; after the driver's end, when the last handle is dropped. All else is counted at once.
+//!
+//! A driver that ends before the last handle leaves the gauges as they are, and `stale` at 1: nothing moves any
+//! more, also not the age. With the last handle they all become 0.
 //!
 //! A pick costs one atomic addition more, to a cache line that few threads share: no lock, no allocation.
 //! Without the feature it costs nothing.
