@@ -250,6 +250,36 @@ async fn a_connection_whose_pod_leaves_the_set_is_drained() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_cut_when_the_time_to_drain_is_over_did_not_break() {
+    for (host, manner) in [(31, Manner::Hangs), (33, Manner::Http2)] {
+        let settings = match manner {
+            Manner::Http2 => Http::new().http2(),
+            _ => Http::new(),
+        };
+        let leaving = Pod::start(host, manner).await;
+        let staying = Pod::start(host + 1, Manner::Http1).await;
+        let script = Script::new(Ok(Resolution::new([leaving.addr, staying.addr])));
+        let builder = Balancer::builder(script.clone())
+            .min_interval(20 * MS)
+            .refresh_interval(20 * MS)
+            .linger(300 * MS);
+        let case = Case::of(builder, &[leaving.addr, staying.addr], settings).await;
+        if manner == Manner::Http2 {
+            case.get().await;
+            leaving.freeze();
+        }
+        let leave = async {
+            sleep(50 * MS).await;
+            script.say(Ok(Resolution::new([staying.addr])));
+        };
+        let (answer, ()) = tokio::join!(case.call(Method::POST), leave);
+        answer.expect_err("nobody answers, and its pod has left");
+        let page = case.page_at(DISCONNECTS, 1.0).await;
+        page.only(DISCONNECTS, [("drained", 1.0)]);
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_says_goodbye_over_http2_is_told_from_one_that_falls_silent() {
     let pod = Pod::start(19, Manner::Http2).await;
     let settings = || Http::new().http2().ping(100 * MS);
