@@ -45,8 +45,8 @@
 //! - `why`: `unresolved`, `no_endpoints`, `no_candidate`, `no_such_pod`, `closed` as
 //!   [`PickError`](crate::PickError) has them, and `no_primary` for [`PrimaryView`](crate::PrimaryView).
 //! - `result` of `connects_total`: `ok`, `refused`, `unreachable`, `reset`, `timeout`, `tls`, `not_http2`, `other`.
-//! - `reason` of `disconnects_total`: `goaway` (the pod said that it takes no more: HTTP/2 `GOAWAY`, or it
-//!   closed an HTTP/1.1 connection between two responses), `reset` (broke, also within a response),
+//! - `reason` of `disconnects_total`: `goaway` (the pod said that it takes no more: HTTP/2 `GOAWAY`, HTTP/1.1
+//!   `Connection: close`, or it closed the connection between two responses), `reset` (broke, also within a response),
 //!   `timeout` (a ping went unanswered, or the pod fell silent), `max_age`, `drained` (the pod left the set),
 //!   `local` (closed here: idle, surplus, or a response that nobody waited for), `other`.
 //! - `kind` of `retries_total`: `unsent` (no pod can have seen the request) or `sent`.

@@ -191,8 +191,10 @@ async fn ends(host: u8, manner: Manner, settings: Http) -> Page {
 
 #[tokio::test]
 async fn a_connection_that_its_pod_closes_after_a_response_said_goodbye() {
-    let page = ends(10, Manner::ClosesAfterOne, Http::new()).await;
-    page.only(DISCONNECTS, [("goaway", 1.0)]);
+    for (host, manner) in [(10, Manner::ClosesAfterOne), (9, Manner::SaysClose)] {
+        let page = ends(host, manner, Http::new()).await;
+        page.only(DISCONNECTS, [("goaway", 1.0)]);
+    }
 }
 
 #[tokio::test]
