@@ -31,7 +31,7 @@ pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// When it was sent, if it is timed.
     sent: Option<Instant>,
-    /// When its answer began, if that is where its latency ends and the outcome was not known then.
+    /// When its answer began, where its latency ends: if that was told, whatever its end may come to.
     answered: Option<Instant>,
     is_watched: bool,
     told: Told,
@@ -160,6 +160,8 @@ impl InFlight {
         match outcome {
             Outcome::Success => {
                 self.told = Told::Success;
+                // What may fail yet is its body, which is none of its latency.
+                self.answered = self.answered.or(now);
                 self.endpoint.succeed(timing);
             }
             Outcome::Failure(failure) => self.endpoint.fail(failure, timing),
@@ -295,6 +297,20 @@ mod tests {
             request.fail_late(reset);
             assert_eq!((endpoint.succeeded(), endpoint.failed()), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_breaks_off_late_is_a_failure_with_the_latency_of_its_head() {
+        let endpoint = endpoint();
+        let mut download = endpoint.begin();
+        download.sent_at(Instant::now());
+        tokio::time::advance(10 * MS).await;
+        download.record_at(Instant::now(), Outcome::Success);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        download.fail_late(Failure::of(Cause::Reset));
+        let penalty = endpoint.latency(Instant::now()).unwrap();
+        assert!(penalty > Duration::from_millis(900), "{penalty:?}");
+        assert!(penalty < Duration::from_secs(2), "{penalty:?}");
     }
 
     #[tokio::test(start_paused = true)]
