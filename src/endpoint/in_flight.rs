@@ -288,6 +288,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_body_that_breaks_off_late_is_a_failure_with_the_latency_of_its_head() {
+        let endpoint = endpoint();
+        let mut download = endpoint.begin();
+        download.sent_at(Instant::now());
+        tokio::time::advance(10 * MS).await;
+        download.record_at(Instant::now(), Outcome::Success);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        download.fail_late(Failure::of(Cause::Reset));
+        let penalty = endpoint.latency(Instant::now()).unwrap();
+        assert!(penalty > Duration::from_millis(900), "{penalty:?}");
+        assert!(penalty < Duration::from_secs(2), "{penalty:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_began_long_ago_has_the_latency_of_its_head_and_ages_nothing() {
         let endpoint = endpoint();
         let begin = || {
