@@ -21,7 +21,9 @@ use crate::{
 
 /// Builds a [`Balancer`]. Every setting has a default that needs no change in a cluster.
 ///
-/// It can build several: they share the resolver and the policy, and nothing else.
+/// It can build several: they share the resolver and the policy, and nothing else. A policy that takes turns or remembers what
+/// it picked ([`RoundRobin`](crate::RoundRobin), [`First`](crate::First)) or prepares tables ([`Maglev`](crate::Maglev)) serves one
+/// service well, and several one at the expense of the other: make a builder for each then.
 ///
 /// ```no_run
 /// use headless_lb::{Balancer, Dns, LeastRequest};

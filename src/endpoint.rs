@@ -126,7 +126,7 @@ impl Endpoint {
     pub fn latency(&self, now: Instant) -> Option<Duration> {
         let mean = self.baseline.mean()?;
         let expected = self.load.expected_beside(mean, self.baseline.stamp(now));
-        Some(Duration::from_secs_f32(expected))
+        Some(Duration::try_from_secs_f32(expected).unwrap_or(Duration::MAX))
     }
 
     /// Requests that failed since the last success.
@@ -266,6 +266,7 @@ impl fmt::Display for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Outcome;
 
     fn endpoint(name: &str) -> Arc<Endpoint> {
         let address = Address::from(SocketAddr::from(([10, 244, 1, 7], 5432))).named(name);
@@ -279,6 +280,21 @@ mod tests {
         assert_eq!(endpoint("10-244-1-7").ordinal(), None);
         assert_eq!(endpoint("fd00-10-244--6-1").ordinal(), None);
         assert_eq!(endpoint("db").ordinal(), None);
+    }
+
+    #[test]
+    fn a_latency_that_no_duration_can_hold_is_the_longest_that_one_can() {
+        let (endpoint, now) = (endpoint("db-0"), Instant::now());
+        let age = Duration::from_secs(1 << 61);
+        let took = |outcome: Outcome| {
+            let mut request = endpoint.begin();
+            request.sent_at(now);
+            request.record_at(now + age, outcome);
+        };
+        took(Outcome::Success);
+        // A penalty of 20 times the mean.
+        took(Cause::Reset.into());
+        assert_eq!(endpoint.latency(now + age), Some(Duration::MAX));
     }
 
     #[test]

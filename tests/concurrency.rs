@@ -15,8 +15,8 @@ use std::{
 };
 
 use headless_lb::{
-    Balancer, Endpoint, EndpointSet, Fixed, LeastRequest, Random, Resolution, Resolve,
-    ResolveError, RoundRobin,
+    Balancer, Endpoint, EndpointSet, Fixed, LeastRequest, Prefer, Random, Rendezvous, Resolution,
+    Resolve, ResolveError, RoundRobin, Weighted,
 };
 
 const SWAPS: u64 = 10_000;
@@ -65,11 +65,16 @@ fn a_pick_is_of_the_set_now_or_the_one_before_with_the_service_of_its_endpoint()
         builder.build_with(|endpoint: &Arc<Endpoint>| Arc::new(endpoint.addr()))
     });
     let done = AtomicBool::new(false);
+    let is_even = |endpoint: &Endpoint| number(endpoint).is_multiple_of(2);
+    let weight = |endpoint: &Endpoint| f64::from(1 + number(endpoint) % 3);
     let picked = thread::scope(|scope| {
         let policies = [
             balancer.clone(),
             balancer.with_policy(Random::new()),
             balancer.with_policy(LeastRequest::new()),
+            // Of these, each set has a table of its own.
+            balancer.with_policy(Rendezvous::new()).for_key("user-7"),
+            balancer.with_policy(Prefer::by(is_even, Weighted::by(weight))),
         ];
         let threads = policies.map(|balancer| {
             let done = &done;

@@ -5,8 +5,8 @@ use std::{cell::Cell, fmt, hint::black_box, net::SocketAddr, sync::Arc, time::Du
 use arc_swap::ArcSwap;
 use headless_lb::{
     Adaptive, Balancer, Builder, Candidates, Endpoint, EndpointSet, First, Fixed, LeastRequest,
-    NewService, Observation, Outcome, PeakEwma, Policy, Position, ProbeError, Random, Replica,
-    Resolution, Role, RoundRobin, probe_fn,
+    Maglev, NewService, Observation, Or, Outcome, PeakEwma, Policy, Position, Prefer, Primary,
+    ProbeError, Random, Rendezvous, Replica, Resolution, Role, RoundRobin, Weighted, probe_fn,
     registry::{Config, Registry, Snapshot},
 };
 use tokio::time::Instant;
@@ -22,10 +22,15 @@ pub(crate) enum Policies {
     First,
     LeastRequest,
     LeastRequestFull,
+    Maglev,
+    Or,
     PeakEwma,
+    Prefer,
     Random,
+    Rendezvous,
     Replica,
     RoundRobin,
+    Weighted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +50,20 @@ pub(crate) struct Row {
     pub(crate) n: usize,
 }
 
-const ALL: [Policies; 8] = [
+const ALL: [Policies; 13] = [
     Policies::RoundRobin,
     Policies::Random,
     Policies::LeastRequest,
     Policies::LeastRequestFull,
     Policies::PeakEwma,
     Policies::Adaptive,
+    Policies::Weighted,
+    Policies::Rendezvous,
+    Policies::Maglev,
     Policies::First,
     Policies::Replica,
+    Policies::Or,
+    Policies::Prefer,
 ];
 
 /// The policies that the command line names; none: all.
@@ -77,7 +87,7 @@ pub(crate) fn visit_each(sizes: &[usize], visitor: &mut impl Visitor) {
             visitor.visit(row(Part::Given), &given(policy, n));
             visitor.visit(row(Part::Choice), &choice(policy, n));
             // The driver takes observations one by one: with 10,000 pods, that is minutes.
-            if policy != Policies::Replica || n <= 1_000 {
+            if !policy.has_roles() || n <= 1_000 {
                 visitor.visit(row(Part::Pick), &pick(policy, n, |_: &Arc<Endpoint>| ()));
             }
         }
@@ -97,36 +107,64 @@ pub(crate) fn visit_each(sizes: &[usize], visitor: &mut impl Visitor) {
 
 /// The policy alone: no load of a snapshot, no clock.
 fn given(policy: Policies, n: usize) -> impl Fn() + Sync {
+    let wants = Wants::of(policy);
     let (set, policy) = (Arc::clone(snapshot(n, policy).set()), policy.boxed());
     let start = measured(&set, &*policy);
     move || {
-        let choice = policy.pick(at(set.available(), start, &*policy));
+        let choice = policy.pick(wants.given(set.available(), start));
         black_box(choice.map(|choice| choice.endpoint()));
     }
 }
 
 /// The choice alone: over the snapshots that a balancer loads, made by the registry that makes them.
 fn choice(policy: Policies, n: usize) -> impl Fn() + Sync {
+    let wants = Wants::of(policy);
     let (snapshot, policy) = (ArcSwap::from_pointee(snapshot(n, policy)), policy.boxed());
     let start = measured(snapshot.load().set(), &*policy);
     move || {
         let snapshot = snapshot.load();
-        let choice = policy.pick(at(snapshot.set().available(), start, &*policy));
+        let choice = policy.pick(wants.given(snapshot.set().available(), start));
         black_box(choice.map(|choice| choice.endpoint()));
     }
 }
 
-/// 10,000 picks a second, by a clock that costs next to nothing.
-fn at<'a>(candidates: Candidates<'a>, start: Instant, policy: &dyn Policy) -> Candidates<'a> {
+/// What a policy looks at beside the endpoints.
+#[derive(Clone, Copy)]
+enum Wants {
+    Nothing,
+    Time,
+    Key,
+}
+
+impl Wants {
+    fn of(policy: Policies) -> Self {
+        match policy {
+            Policies::Adaptive | Policies::PeakEwma => Self::Time,
+            _ if policy.has_key() => Self::Key,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// 10,000 picks a second, by a clock that costs next to nothing; each for another key. Not a call of its own: it would
+    /// cost as much as a pick.
+    #[inline(always)]
+    fn given(self, candidates: Candidates<'_>, start: Instant) -> Candidates<'_> {
+        match self {
+            Self::Nothing => candidates,
+            Self::Time => candidates.at(start + Duration::from_micros(100) * tick()),
+            Self::Key => candidates.for_key(tick()),
+        }
+    }
+}
+
+/// Counts the picks of this thread.
+fn tick() -> u32 {
     thread_local! {
         static TICKS: Cell<u32> = const { Cell::new(0) };
     }
-    if !policy.is_timed() {
-        return candidates;
-    }
     let ticks = TICKS.get().wrapping_add(1);
     TICKS.set(ticks);
-    candidates.at(start + Duration::from_micros(100) * ticks)
+    ticks
 }
 
 /// Gives each endpoint a latency, where the policy goes by them. When the picks begin.
@@ -149,12 +187,12 @@ fn measured(set: &EndpointSet, policy: &dyn Policy) -> Instant {
 fn snapshot(n: usize, policy: Policies) -> Snapshot<()> {
     let now = Instant::now();
     let mut config = Config::default();
-    config.probe_interval = (policy == Policies::Replica).then_some(Duration::from_secs(1));
+    config.probe_interval = policy.has_roles().then_some(Duration::from_secs(1));
     let mut registry = Registry::new("bench", config, |_: &Arc<Endpoint>| (), now);
     registry.on_asked(now);
     registry.on_answer(now, Ok(Resolution::new(addresses(n))));
     let published = registry.publish().expect("the first answer is a change");
-    if policy != Policies::Replica {
+    if !policy.has_roles() {
         return published.into_snapshot();
     }
     for endpoint in published.snapshot().set().iter() {
@@ -176,9 +214,10 @@ fn pick<N: NewService>(policy: Policies, n: usize, new_service: N) -> impl Fn() 
     let balancer = runtime.block_on(async {
         let (balancer, driver) = builder.build_with(new_service);
         let settled = async {
-            let expected = match policy {
-                Policies::Replica => Position::Replica,
-                _ => Position::Unknown,
+            let expected = if policy.has_roles() {
+                Position::Replica
+            } else {
+                Position::Unknown
             };
             while balancer
                 .endpoints()
@@ -197,7 +236,15 @@ fn pick<N: NewService>(policy: Policies, n: usize, new_service: N) -> impl Fn() 
         balancer
     });
     measured(&balancer.endpoints(), &*policy.boxed());
-    move || drop(black_box(balancer.pick()))
+    let has_key = policy.has_key();
+    move || {
+        let pick = if has_key {
+            balancer.pick_for(tick())
+        } else {
+            balancer.pick()
+        };
+        drop(black_box(pick));
+    }
 }
 
 fn addresses(n: usize) -> impl Iterator<Item = SocketAddr> {
@@ -205,37 +252,81 @@ fn addresses(n: usize) -> impl Iterator<Item = SocketAddr> {
 }
 
 impl Policies {
+    fn has_key(self) -> bool {
+        matches!(self, Self::Rendezvous | Self::Maglev)
+    }
+
+    /// Whether it goes by roles: all endpoints are replicas then.
+    fn has_roles(self) -> bool {
+        matches!(self, Self::Replica | Self::Or)
+    }
+
     fn boxed(self) -> Arc<dyn Policy> {
         match self {
             Self::Adaptive => Arc::new(Adaptive::new()),
             Self::First => Arc::new(First::new()),
             Self::LeastRequest => Arc::new(LeastRequest::new()),
             Self::LeastRequestFull => Arc::new(LeastRequest::new().full()),
+            Self::Maglev => Arc::new(Maglev::new()),
+            Self::Or => Arc::new(or()),
             Self::PeakEwma => Arc::new(PeakEwma::new()),
+            Self::Prefer => Arc::new(prefer()),
             Self::Random => Arc::new(Random::new()),
+            Self::Rendezvous => Arc::new(Rendezvous::new()),
             Self::Replica => Arc::new(Replica(RoundRobin::new())),
             Self::RoundRobin => Arc::new(RoundRobin::new()),
+            Self::Weighted => Arc::new(weighted()),
         }
     }
 
     /// Not through [`boxed`](Self::boxed): that would be behind two pointers.
     fn give_to(self, builder: Builder) -> Builder {
+        let probed = |builder: Builder| {
+            builder.probe(probe_fn(|_: &Endpoint| async {
+                Ok::<Observation, ProbeError>(Role::Replica.into())
+            }))
+        };
         match self {
             Self::Adaptive => builder.policy(Adaptive::new()),
             Self::First => builder.policy(First::new()),
             Self::LeastRequest => builder.policy(LeastRequest::new()),
             Self::LeastRequestFull => builder.policy(LeastRequest::new().full()),
+            Self::Maglev => builder.policy(Maglev::new()),
+            Self::Or => probed(builder.policy(or())),
             Self::PeakEwma => builder.policy(PeakEwma::new()),
+            Self::Prefer => builder.policy(prefer()),
             Self::Random => builder.policy(Random::new()),
-            Self::Replica => {
-                builder
-                    .policy(Replica(RoundRobin::new()))
-                    .probe(probe_fn(|_: &Endpoint| async {
-                        Ok::<Observation, ProbeError>(Role::Replica.into())
-                    }))
-            }
+            Self::Rendezvous => builder.policy(Rendezvous::new()),
+            Self::Replica => probed(builder.policy(Replica(RoundRobin::new()))),
             Self::RoundRobin => builder.policy(RoundRobin::new()),
+            Self::Weighted => builder.policy(weighted()),
         }
+    }
+}
+
+/// There is no primary, so the second is asked each time.
+fn or() -> Or<Primary, RoundRobin> {
+    Primary.or(RoundRobin::new())
+}
+
+/// Half of the endpoints.
+fn prefer() -> Prefer<RoundRobin> {
+    Prefer::by(
+        |endpoint| last(endpoint).is_multiple_of(2),
+        RoundRobin::new(),
+    )
+}
+
+/// Weights of 1 to 4: three turns of eight are skipped.
+fn weighted() -> Weighted {
+    Weighted::by(|endpoint| f64::from(1 + last(endpoint) % 4))
+}
+
+/// The last byte of its address.
+fn last(endpoint: &Endpoint) -> u8 {
+    match endpoint.addr() {
+        SocketAddr::V4(addr) => addr.ip().octets()[3],
+        SocketAddr::V6(_) => 0,
     }
 }
 
@@ -243,6 +334,8 @@ impl fmt::Display for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LeastRequestFull => f.write_str("LeastRequest.full()"),
+            Self::Or => f.write_str("Or(Primary, RoundRobin)"),
+            Self::Prefer => f.write_str("Prefer(RoundRobin)"),
             Self::Replica => f.write_str("Replica(RoundRobin)"),
             other => write!(f, "{other:?}"),
         }

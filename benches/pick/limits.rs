@@ -4,7 +4,7 @@ use crate::contestants::{Part, Policies, Row};
 
 /// Time per pick on one thread.
 pub(crate) fn nanoseconds(row: Row) -> Option<f64> {
-    use Policies::{Adaptive, LeastRequest, Random, RoundRobin};
+    use Policies::{Adaptive, LeastRequest, Maglev, Random, RoundRobin};
     if row.n > 1_000 {
         // More than a DNS answer holds: shows the slope.
         return None;
@@ -16,6 +16,7 @@ pub(crate) fn nanoseconds(row: Row) -> Option<f64> {
         (Part::Given, Adaptive, ..=128) => Some(250.0),
         (Part::Choice, RoundRobin | Random, _) => Some(25.0),
         (Part::Choice | Part::Pick, LeastRequest, _) => Some(45.0),
+        (Part::Choice, Maglev, _) => Some(40.0),
         (Part::Choice, Adaptive, ..=20) => Some(85.0),
         (Part::Choice, Adaptive, ..=128) => Some(270.0),
         _ => None,

@@ -116,7 +116,7 @@ impl Adaptive {
     }
 }
 
-/// What a pick goes by: the mean, half of it, and the moment.
+/// What a pick goes by: the mean and the moment.
 struct Sight {
     mean: f32,
     stamp: u32,

@@ -26,6 +26,8 @@ use crate::{
 /// DNS shuffles. For active/standby services. It is *not* role detection, and two clients may hold
 /// different firsts while their views differ, for a TTL or longer: for databases use [`Primary`](crate::Primary).
 ///
+/// Use one policy for each balancer: it remembers one endpoint.
+///
 /// It does not fail back: an endpoint of lower rank that returns waits until the current one is gone, unless
 /// [told otherwise](Self::fail_back).
 ///
