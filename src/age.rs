@@ -1,6 +1,6 @@
 //! How long ago something was, for people.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
@@ -9,7 +9,16 @@ pub(crate) struct Ago(pub(crate) Instant);
 
 impl fmt::Display for Ago {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.elapsed().as_secs_f64();
+        Span(self.0.elapsed()).fmt(f)
+    }
+}
+
+/// A length of time, in that unit.
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
         let text = match seconds {
             s if s < 10.0 => format!("{s:.1} s"),
             s if s < 120.0 => format!("{s:.0} s"),

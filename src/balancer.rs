@@ -16,6 +16,7 @@ use crate::{
 
 mod changes;
 mod error;
+mod explain;
 mod pick;
 mod primary;
 mod reading;
@@ -24,6 +25,7 @@ mod view;
 
 pub use changes::{Change, Changes};
 pub use error::PickError;
+pub use explain::{Explained, Explanation};
 pub use pick::{Pick, Pod};
 pub(crate) use primary::Serving;
 pub use primary::{Fenced, NoPrimary, NoPrimaryKind, PrimaryChanges, PrimaryView, Writer};

@@ -80,8 +80,9 @@ pub(crate) const FALL: u32 = 3;
 ///   that, and a listener that restarts should be back within a moment, not after two checks.
 /// - An unhealthy pod is set aside ([`Position::Ejected`](crate::Position::Ejected)): it keeps its connections and
 ///   what is in flight, and is picked only if nothing else is left. It returns after `rise` successes in a row.
-/// - **While no pod is healthy, checks set nobody aside**: then it is more likely the check that is wrong, and a
-///   request that may fail beats one that must. Replicas are one group in that, pods of unknown role another.
+/// - **While fewer than half of the pods would remain, checks set nobody aside** (Envoy's panic; [`Status::is_panic`](crate::Status::is_panic)): then
+///   it is more likely the check that is wrong, and a request that may fail beats one that must. Nor while no other
+///   replica, or no other pod of unknown role, would remain.
 /// - The [primary](crate::primary) stays where it is: there is nobody else to write to.
 ///
 /// [`Status::unhealthy`](crate::Status::unhealthy) counts them; each change is an event for people.

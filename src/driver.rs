@@ -187,6 +187,7 @@ impl<N: NewService> Loop<N> {
             && let Some((endpoint, checked)) = self.registry.health_of(id)
         {
             events::checked(self.registry.status().service(), endpoint, checked);
+            self.metering.checked(checked);
         }
     }
 
@@ -199,6 +200,10 @@ impl<N: NewService> Loop<N> {
             Some(Probes::All) => self.probing.ask_all(),
             Some(Probes::These(ids)) => ids.into_iter().for_each(|id| self.probing.ask(id)),
             None => {}
+        }
+        for event in self.registry.take_health_events() {
+            events::health(self.registry.status().service(), &event);
+            self.metering.judged(&event);
         }
         for event in self.registry.take_events() {
             events::primary(self.registry.status().service(), &event);

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    eject::Connects,
+    eject::{Connects, Tally},
     outcome::{Cause, Failure},
 };
 
@@ -150,6 +150,13 @@ impl Endpoint {
         self.load.cause()
     }
 
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            succeeded: self.succeeded(),
+            failed: self.failed(),
+        }
+    }
+
     /// Whether the last request failed, and without an answer.
     #[inline]
     pub(crate) fn is_doubtful(&self) -> bool {
@@ -192,18 +199,11 @@ impl Endpoint {
         self.load.sent(stamp);
     }
 
-    /// What the endpoints of the service have in common.
-    #[inline]
-    pub(crate) fn baseline(&self) -> &Arc<Baseline> {
-        &self.baseline
-    }
-
     #[inline]
     fn succeed(&self, timing: Option<Timing>) {
-        let ends = self
-            .load
+        self.load
             .succeed(&self.baseline, u32::from(self.phase), timing);
-        if ends && self.caution.is_trial() {
+        if self.caution.is_trial() {
             // It is what the driver waits for.
             self.baseline.alarm();
         }

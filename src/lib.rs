@@ -30,9 +30,13 @@
 //! | balance tower services of your own | [`Builder::spawn_with`], [`BalanceLayer`] |
 //! | go on using hyper-util's client, or reqwest | `ClientLayer`, `ReqwestResolver` (features) |
 //! | dial by yourself | [`Balancer::pick`], [`Balancer::pick_many`], [`Balancer::pod`] |
+//! | set failing pods aside, start new ones slowly | [`Builder::eject`], [`Builder::slow_start`] |
+//! | know why a pod gets no requests | [`Balancer::explain`] |
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | keep the requests of a key at one pod | [`Balancer::for_key`], [`Rendezvous`], [`Maglev`] |
+//! | choose how pods are picked | [`Policy`]: the table of policies, and why [`Adaptive`] is the default |
+//! | say what a failure is | [`Pick::record`], `Http::classify`, [`Balancer::classify`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
 //! | write to the primary of a database | [`Balancer::primary`], [`PrimaryView`], [`Writer`] |
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
@@ -51,26 +55,30 @@
 //! ```text
 //!                    ONE WRITER (a task)                        MANY READERS (every request)
 //!
-//!  DNS --> Resolve --> Resolution                                   policy (of the handle)
-//!  interval,  |            |                                          | Candidates -> Choice
-//!  back-off   |       +----v-----+   Snapshot{                   +----v-----+
-//!             +-------+ Registry +--> EndpointSet, --> ArcSwap --> Balancer +--> Pick{service,
-//!  Probe ------------>| Tracker  |    services }                 +----+-----+      in flight}
-//!   ^    Observation  | (no I/O) |                                    +--> primary() -> Writer
-//!   |                 +-+--^-----+                                    |
-//!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- done, refused, failed
+//!  DNS --> Resolve --> Resolution --> Subset                        policy (of the handle)
+//!  interval,  |                         |                             | Candidates -> Choice
+//!  back-off   |       +-----------+<----+  Snapshot{             +----v-----+
+//!             +-------+ Registry  +-----> EndpointSet, --> ArcSwap> Balancer +--> Pick{service,
+//!  Probe ------------>| Tracker   |        services }            +----+-----+      in flight}
+//!  Check ------------>| Opinion   |                                   +--> primary() -> Writer
+//!   ^    Observation  | (no I/O)  |                                   |
+//!   |                 +-+--^------+                                   |
+//!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- Outcome: success, failure,
+//!                                (latency, in flight, failures in a row)          refused, given up
 //!
 //!  EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
 //! ```
 //!
-//! - **The reader only reads.** A pick loads one pointer, and takes no lock, allocates nothing, reads
-//!   no clock. Endpoint and service come from that one snapshot.
+//! - **The reader only reads.** A pick loads one pointer, takes no lock, allocates nothing, and reads
+//!   the clock only for a policy that is about time. Endpoint and service come from that one snapshot.
 //! - **One writer.** The [`Driver`] alone publishes. Requests write only counters on their endpoint,
 //!   which survive every swap and a short absence.
 //! - **Doubt never shrinks a set.** A failed, truncated or half answer adds or changes nothing;
 //!   emptiness is confirmed before it is believed ([`EmptyMode`]).
 //! - **DNS is a hint, connections are the truth.** A pod that refuses is set aside, and an unsent
 //!   request goes elsewhere.
+//! - **Opinion has limits.** Requests tell how they went; who fails again and again is ejected for a while, but
+//!   never more than a tenth, never the last, and not while less than half would be left ([`Ejection`]).
 //! - **A primary is observed, never elected.** Claims are ordered by term, a lower one is never gone back
 //!   to, and one that is not renewed expires. What a client cannot promise stands at [`PrimaryView`].
 //!
@@ -86,7 +94,7 @@
 //! `http2`: `Http::http2`, [`probe`]'s `GrpcHealth`. `tls`: `Tls`. `hyper-client`: `ClientLayer`. `reqwest`: `ReqwestResolver`.
 //! `postgres`: `Postgres` and [`probe`]'s `PostgresAlive`.
 //! `tokio-postgres`: `PgConnector`. `deadpool-postgres`, `bb8`: pools of its connections. `sqlx`: `SqlxPrimary`.
-//! `redis`: `RedisPrimary`. `metrics`: the module `meter`.
+//! `redis`: `RedisPrimary`. `metrics`: the module `meter`. `serde`: `Serialize` for [`Explanation`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // In the order of the layers: a module uses only those above it (`tests/modules.rs`).
@@ -94,6 +102,8 @@ mod age;
 mod backoff;
 mod budget;
 mod draw;
+mod outcome;
+
 mod eject;
 mod endpoint;
 mod hint;
@@ -102,7 +112,6 @@ mod key;
 pub mod meter;
 #[cfg(not(feature = "metrics"))]
 mod meter;
-mod outcome;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -135,8 +144,8 @@ mod clients;
 mod pools;
 
 pub use balancer::{
-    Balancer, Change, Changes, Fenced, NoPrimary, NoPrimaryKind, Pick, PickError, Pod,
-    PrimaryChanges, PrimaryView, Writer, Written,
+    Balancer, Change, Changes, Explained, Explanation, Fenced, NoPrimary, NoPrimaryKind, Pick,
+    PickError, Pod, PrimaryChanges, PrimaryView, Writer, Written,
 };
 pub use budget::Budget;
 pub use builder::Builder;
@@ -146,6 +155,7 @@ pub use clients::ReqwestResolver;
 #[cfg(feature = "hyper-client")]
 pub use clients::{ClientError, ClientLayer, ClientPod, Counted};
 pub use driver::Driver;
+pub use eject::Ejection;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use hint::Hint;
 #[cfg(feature = "http")]
@@ -170,7 +180,7 @@ pub use probe::{
     Authority, Lineage, Observation, Patroni, Probe, ProbeError, ProbeFailure, ProbeFn, Redis,
     Role, Term, probe_fn,
 };
-pub use registry::{EmptyMode, NewService, Status};
+pub use registry::{EmptyMode, EndpointState, NewService, Status};
 #[cfg(feature = "dns")]
 pub use resolve::dns::{Dns, Family, NameError, NameErrorKind};
 pub use resolve::{Fixed, Resolution, Resolve, ResolveError, ResolveErrorKind, System};

@@ -50,7 +50,7 @@
 //!   `timeout` (a ping went unanswered, or the pod fell silent), `max_age`, `drained` (the pod left the set),
 //!   `local` (closed here: idle, surplus, or a response that nobody waited for), `other`.
 //! - `kind` of `retries_total`: `unsent` (no pod can have seen the request) or `sent`.
-//! - `rule`: `consecutive`, `success_rate`, `failure_percentage`, `check`, `other`.
+//! - `rule`: `consecutive`, `success_rate`, `failure_percentage`, `trial`, `check`, `other`.
 //! - `reason` of `ejections_unenforced_total`: `cap`, `last`, `panic`, `other`.
 //!
 //! # When

@@ -26,7 +26,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
 use crate::{
-    eject::Update,
+    eject::{Crowd, Update},
     endpoint::{Baseline, Endpoint},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position, Reign},
@@ -37,26 +37,34 @@ mod answers;
 mod by_hand;
 mod cadence;
 mod checks;
+mod condition;
 mod config;
 mod emptiness;
 mod lifecycle;
 #[cfg(test)]
 mod model;
+mod opinion;
 mod roles;
 mod slot;
 mod snapshot;
+mod start;
 mod status;
 mod warming;
 
 use answers::Fingerprint;
 use cadence::Cadence;
+pub(crate) use condition::Condition;
+pub use condition::EndpointState;
 pub use config::{Config, EmptyMode};
 use emptiness::Emptiness;
 use lifecycle::Fate;
 pub use lifecycle::NewService;
+pub(crate) use opinion::HealthEvent;
+use opinion::{Census, look, standing};
 use roles::Roles;
 use slot::{Presence, Slot};
 pub use snapshot::{Published, Snapshot};
+use start::Starts;
 pub use status::Status;
 
 /// The state of one service's discovery. See the [module](self).
@@ -76,16 +84,19 @@ pub struct Registry<N: NewService> {
     baseline: Arc<Baseline>,
     /// Order-free sum of the last whole answer, while it says all there is to say about the set.
     settled: Option<Fingerprint>,
-    /// The earliest end of a wait, a linger, an ejection, a claim, among all slots.
+    /// The earliest end of a wait, a linger, an ejection, a step of a slow start, among all slots.
     slot_deadline: Option<Instant>,
     /// Services of endpoints that are forgotten, and when what is still in flight on them ends.
     draining: Vec<(Instant, N::Service)>,
     /// How many endpoints of the set are at each position.
     sizes: [usize; Position::COUNT],
     generation: u64,
-    /// Whether any endpoint fails its health checks.
-    has_unhealthy: bool,
     dirty: bool,
+    /// Whether an endpoint of the set is on trial, or starts slowly.
+    is_careful: bool,
+    /// The end of the interval after which endpoints are compared.
+    sweep_due: Option<Instant>,
+    health_events: Vec<HealthEvent>,
     /// Whether other endpoints are in the set than the tracker follows.
     relisted: bool,
     added: Vec<Arc<Endpoint>>,
@@ -98,6 +109,10 @@ impl<N: NewService> Registry<N> {
     /// Knows nothing yet, and wants to ask at once.
     pub fn new(service: impl Into<Arc<str>>, config: Config, new_service: N, now: Instant) -> Self {
         let config = config.bounded();
+        let baseline = Arc::new(Baseline::new(now));
+        if let Some(row) = config.ejection.row() {
+            baseline.set_consecutive(row);
+        }
         Self {
             new_service,
             slots: Vec::new(),
@@ -110,14 +125,16 @@ impl<N: NewService> Registry<N> {
             rng: SmallRng::seed_from_u64(!config.jitter_seed),
             config,
             asked_at: now,
-            baseline: Arc::new(Baseline::new(now)),
+            baseline,
             settled: None,
             slot_deadline: None,
             draining: Vec::new(),
             sizes: [0; Position::COUNT],
             generation: 0,
-            has_unhealthy: false,
             dirty: false,
+            is_careful: false,
+            sweep_due: None,
+            health_events: Vec::new(),
             relisted: false,
             added: Vec::new(),
             removed: Vec::new(),
@@ -176,14 +193,20 @@ impl<N: NewService> Registry<N> {
         &self.baseline
     }
 
-    /// Connects failed or succeeded again, as the endpoints' counters tell.
+    /// Connects failed or succeeded again, requests failed in a row or succeeded on trial, as the endpoints'
+    /// counters tell.
     pub fn on_alarm(&mut self, now: Instant) {
         let (rng, linger) = (&mut self.rng, self.config.linger);
-        let mut failed = false;
+        let (settings, events) = (&self.config.ejection, &mut self.health_events);
+        let is_judged = !settings.is_off();
+        let (mut failed, mut suspects) = (false, Vec::new());
         let gone = self.slots.extract_if(.., |slot| {
             let connects = slot.endpoint.connects();
             let fails = slot.connectivity.update(now, connects, rng.random()) == Update::Failed;
             failed |= fails;
+            if is_judged && slot.is_live() {
+                look(slot, settings, &mut suspects, events);
+            }
             // Gone from DNS and gone from the network: whoever returns there is another pod.
             fails && matches!(slot.presence, Presence::Absent { .. })
         });
@@ -192,6 +215,7 @@ impl<N: NewService> Registry<N> {
         if failed {
             self.cadence.refresh(now, &self.config);
         }
+        self.eject(now, suspects);
         self.admit(|slot| !slot.endpoint.is_warming() || slot.connectivity.is_ejected());
         self.update(now);
     }
@@ -201,6 +225,8 @@ impl<N: NewService> Registry<N> {
         for slot in &mut self.slots {
             slot.connectivity.expire(now);
         }
+        self.begin_trials(now);
+        self.sweep(now);
         self.drop_stale(now);
         self.end_lingers(now);
         self.admit(|slot| matches!(slot.presence, Presence::Warming { until } if until <= now));
@@ -219,7 +245,8 @@ impl<N: NewService> Registry<N> {
     pub fn next_deadline(&self) -> Option<Instant> {
         let stale = self.stale_deadline();
         let roles = self.roles.as_ref().and_then(Roles::deadline);
-        [self.cadence.due(), self.slot_deadline, stale, roles]
+        let (slots, sweep) = (self.slot_deadline, self.sweep_due);
+        [self.cadence.due(), slots, sweep, stale, roles]
             .into_iter()
             .flatten()
             .min()
@@ -247,11 +274,13 @@ impl<N: NewService> Registry<N> {
         Some(Published {
             snapshot: Snapshot {
                 set: Arc::new(
-                    EndpointSet::from_groups(endpoints, sizes, self.generation).under(
-                        self.roles
-                            .as_ref()
-                            .map_or_else(Reign::default, Roles::reign),
-                    ),
+                    EndpointSet::from_groups(endpoints, sizes, self.generation)
+                        .with_care(self.is_careful)
+                        .under(
+                            self.roles
+                                .as_ref()
+                                .map_or_else(Reign::default, Roles::reign),
+                        ),
                 ),
                 services: services.into(),
             },
@@ -270,57 +299,80 @@ impl<N: NewService> Registry<N> {
     /// Takes what changed into the order of the set.
     fn update(&mut self, now: Instant) {
         self.follow(now);
-        self.reposition();
+        self.reposition(now);
         if self.relisted {
             // The last resort took new ones in.
             self.follow(now);
-            self.position_all();
+            self.position_all(now);
         }
     }
 
-    /// Puts every endpoint where its role and its connects say.
-    fn reposition(&mut self) {
-        self.position_all();
+    /// Puts every endpoint where its role, its connects and its requests say.
+    fn reposition(&mut self, now: Instant) {
+        self.position_all(now);
         if self.status.warming > 0 && !self.has_available() {
             self.admit(|_| true);
-            self.position_all();
+            self.position_all(now);
+        }
+    }
+
+    fn position_all(&mut self, now: Instant) {
+        let census = self.position_each(now);
+        let is_panic = census.is_panic();
+        if is_panic != mem::replace(&mut self.status.is_panic, is_panic) {
+            let Crowd {
+                available, total, ..
+            } = census.crowd();
+            self.status.panics += u64::from(is_panic);
+            self.health_events.push(HealthEvent::Panic {
+                is_on: is_panic,
+                available,
+                total,
+            });
+            self.position_each(now);
         }
     }
 
     /// Endpoints outside the set have no position, but deadlines.
-    fn position_all(&mut self) {
-        let heeded = self.heeded_checks();
+    fn position_each(&mut self, now: Instant) -> Census {
         let Self {
             slots,
             roles,
             config,
             ..
         } = self;
-        let standing = |id| {
-            roles
-                .as_ref()
-                .map_or(Position::Unknown, |roles| roles.position(id))
-        };
+        let (roles, window) = (roles.as_ref(), config.slow_start);
+        let is_panic = self.status.is_panic;
         // Where all replicas refuse, there is nothing to fall back to: they stay.
         let eject_replicas = roles.is_none()
             || slots.iter().any(|slot| {
-                let is_replica = standing(slot.endpoint.id()) == Position::Replica;
+                let is_replica = standing(roles, slot.endpoint.id()) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
-        let (mut sizes, mut warming, mut absent) = ([0; Position::COUNT], 0, 0);
-        let (mut unhealthy, mut has_unhealthy) = (0, false);
+        let mut census = Census::default();
+        let (mut sizes, mut warming, mut draining) = ([0; Position::COUNT], 0, 0);
+        let (mut is_careful, mut has_past) = (false, config.ejection.sweeps());
+        let (mut conditions, mut unhealthy) = (Vec::new(), 0);
+        let mut starts = Starts::default();
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
-        for slot in slots {
-            has_unhealthy |= slot.is_unhealthy();
+        for slot in slots.iter_mut() {
+            let (mut serves, standing) = (false, standing(roles, slot.endpoint.id()));
             let end = match slot.presence {
                 Presence::Live | Presence::Held => {
-                    let standing = standing(slot.endpoint.id());
-                    let heeds_checks = heeded[standing as usize];
-                    let position = slot.position(standing, eject_replicas, heeds_checks);
+                    if standing == Position::Primary && !slot.outlier.is_admitted() {
+                        // It takes the writes, whatever was thought of it before.
+                        slot.outlier.pardon();
+                        slot.endpoint.set_trial(false);
+                    }
+                    census.count(slot, standing);
                     unhealthy += usize::from(slot.is_unhealthy());
+                    let position = slot.position(standing, eject_replicas, is_panic);
                     sizes[position as usize] += 1;
                     self.dirty |= mem::replace(&mut slot.position, position) != position;
+                    let is_available = position < Position::Ejected;
+                    serves = is_available && !slot.outlier.is_on_trial();
+                    is_careful |= is_available && !serves;
                     None
                 }
                 Presence::Warming { until } => {
@@ -328,23 +380,47 @@ impl<N: NewService> Registry<N> {
                     Some(until)
                 }
                 Presence::Absent { since } => {
-                    absent += 1;
+                    draining += 1;
                     Some(since + config.linger)
                 }
             };
-            for end in [end, slot.connectivity.until()].into_iter().flatten() {
-                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+            has_past |= slot.outlier.has_past();
+            let step = window.and_then(|window| starts.step(slot, now, serves, is_panic, window));
+            is_careful |= step.is_some();
+            let mut end_at = |end: Option<Instant>| {
+                if let Some(end) = end {
+                    deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+                }
+            };
+            end_at(end);
+            // Of thousands hardly any has more to tell.
+            if !slot.is_plain() {
+                end_at(slot.connectivity.until());
+                end_at(slot.outlier.until());
+                end_at(step);
+                conditions.extend(Condition::of(slot, standing, window));
             }
         }
+        if starts.all_are_new() {
+            starts.cancel(slots, now);
+            is_careful = slots.iter().any(Slot::is_careful);
+            conditions.retain(|one| one.state != EndpointState::Starting || one.since != Some(now));
+        }
+        self.dirty |= mem::replace(&mut self.is_careful, is_careful) != is_careful;
         self.slot_deadline = deadline;
+        self.sweep_due = has_past.then(|| {
+            self.sweep_due
+                .unwrap_or_else(|| now + config.ejection.sweep_interval())
+        });
         let live = sizes.iter().sum::<usize>();
         self.sizes = sizes;
         self.status.endpoints = live;
         self.status.warming = warming;
-        self.status.draining = absent + self.draining.len();
+        self.status.draining = draining + self.draining.len();
         self.status.unhealthy = unhealthy;
-        self.has_unhealthy = has_unhealthy;
-        self.status.unobserved = roles.as_ref().map_or(0, Roles::unobserved);
+        self.status.unobserved = roles.map_or(0, Roles::unobserved);
+        self.status.note_conditions(conditions);
+        census
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Position {
     Replica,
     /// Alive, of unknown role: every endpoint of a service without a probe.
     Unknown,
-    /// Set aside: it refuses connections. Picked only if nothing else is left.
+    /// Set aside: it refuses connections, or requests to it fail. Picked only if nothing else is left.
     Ejected,
     /// Never picked by anything: a primary of an older term, whose data diverge.
     Rejected,
@@ -121,7 +121,6 @@ impl EndpointSet {
     }
 
     /// The same, with endpoints to be careful with: on trial, or started a moment ago.
-    #[expect(dead_code, reason = "ejection comes with the next commits")]
     pub(crate) fn with_care(mut self, is_careful: bool) -> Self {
         self.is_careful = is_careful;
         self

@@ -1,10 +1,5 @@
 //! What each way that a request can go leaves on its endpoint, over HTTP.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "callers and pods are tasks of their own"
-)]
-
 use std::{
     net::SocketAddr,
     pin::Pin,

@@ -572,7 +572,11 @@ async fn r15_an_address_under_a_new_pod_name_is_a_new_endpoint_and_a_new_address
 #[tokio::test(start_paused = true)]
 async fn r16_a_pod_that_refuses_is_set_aside_and_comes_back_by_itself() {
     let script = Script::new(pods(1..=3));
-    let balancer = resolved(&script, builder(&script)).await;
+    let balancer = resolved(
+        &script,
+        builder(&script).policy(headless_lb::RoundRobin::new()),
+    )
+    .await;
     let set = balancer.endpoints();
     let dead = set
         .iter()
@@ -581,7 +585,7 @@ async fn r16_a_pod_that_refuses_is_set_aside_and_comes_back_by_itself() {
     balancer.unreachable(dead);
     sleep(Duration::from_millis(5)).await;
     assert!((0..30).all(|_| balancer.pick().unwrap().addr() != pod(2)));
-    assert!(balancer.to_string().contains("ejected"), "{balancer}");
+    assert!(balancer.to_string().contains("refused"), "{balancer}");
     sleep(Duration::from_millis(130)).await;
     assert!((0..3).any(|_| balancer.pick().unwrap().addr() == pod(2)));
     // It refuses again and again: the absences grow.

@@ -21,7 +21,8 @@ use std::{fmt::Display, net::SocketAddr, time::Duration};
 
 use authority::{Authority, VERSIONS};
 use headless_lb::{
-    Address, Balancer, Builder, Error, Fixed, Http, HttpBody, HttpError, HttpPod, Position, Tls,
+    Address, Balancer, Builder, Error, Fixed, Http, HttpBody, HttpError, HttpPod, Position,
+    RoundRobin, Tls,
     rustls::{
         ClientConfig, ServerConfig, SupportedProtocolVersion,
         version::{TLS12, TLS13},
@@ -41,7 +42,9 @@ const SERVICE: &str = "web.default.svc";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn over<A: Into<Address>>(pods: impl IntoIterator<Item = A>) -> Builder {
-    Balancer::builder(Fixed::new(pods)).service_name(SERVICE)
+    Balancer::builder(Fixed::new(pods))
+        .service_name(SERVICE)
+        .policy(RoundRobin::new())
 }
 
 /// Every pod must be the service.
@@ -108,7 +111,7 @@ async fn until_ejected(client: &Client, pod: SocketAddr) {
     for _ in 0..200 {
         let _ = call(client, request("GET", "")).await;
         if is_ejected(client, pod) {
-            has(&client.to_string(), &[&"ejected"]);
+            has(&client.to_string(), &[&"refused"]);
             return;
         }
         sleep(Duration::from_millis(5)).await;

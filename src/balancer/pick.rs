@@ -8,6 +8,44 @@ use crate::{
 };
 
 /// An endpoint that was picked, and its service. The request counts as in flight until it is dropped.
+///
+/// If you dial by yourself, say how it went: whether the endpoint could be reached, and what became of the request.
+/// The first sets it aside or brings it back; the second is what policies and ejection go by.
+///
+/// ```
+/// use headless_lb::{Balancer, Cause, Fixed, Outcome, PeakEwma};
+/// use tokio::{io::AsyncReadExt, net::TcpStream};
+/// # use tokio::{io::AsyncWriteExt, net::TcpListener};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pod = TcpListener::bind("127.0.0.1:0").await?;
+/// # let pods = Fixed::new([pod.local_addr()?]);
+/// # let serving = async { pod.accept().await?.0.write_all(b"hello").await };
+/// let clocks = Balancer::builder(pods).policy(PeakEwma::new()).spawn();
+/// clocks.resolved().await?;
+///
+/// let mut pick = clocks.pick()?; // timed from here on, for the policy goes by latency
+/// let mut stream = match TcpStream::connect(pick.addr()).await {
+///     Ok(stream) => {
+///         pick.endpoint().reached();
+///         stream
+///     }
+///     Err(error) => {
+///         pick.endpoint().unreachable(Cause::Refused); // no outcome: it was never sent
+///         return Err(error.into());
+///     }
+/// };
+/// # serving.await?;
+/// let mut answer = [0; 5];
+/// pick.record(match stream.read_exact(&mut answer).await {
+///     Ok(_) => Outcome::Success,
+///     Err(_) => Cause::Reset.into(),
+/// });
+/// assert_eq!(pick.endpoint().succeeded(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the request counts as ended when the pick is dropped"]
 pub struct Pick<S = ()> {
     pub(super) service: S,
@@ -35,24 +73,7 @@ impl<S> Pick<S> {
         &mut self.service
     }
 
-    /// How the request went: policies and ejection learn from it. See [`InFlight::record`].
-    ///
-    /// ```
-    /// # use headless_lb::{Balancer, Cause, Fixed, Outcome};
-    /// # use std::net::SocketAddr;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let balancer = Balancer::builder(Fixed::new([SocketAddr::from(([127, 0, 0, 1], 80))])).spawn();
-    /// # balancer.resolved().await?;
-    /// # let call = async |_| Ok::<_, std::io::Error>(());
-    /// let mut pick = balancer.pick()?;
-    /// match call(pick.addr()).await {
-    ///     Ok(()) => pick.record(Outcome::Success),
-    ///     Err(_) => pick.record(Cause::Reset.into()),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// How the request went: policies and ejection learn from it. See [`Pick`] and [`InFlight::record`].
     pub fn record(&mut self, outcome: Outcome) {
         self.in_flight.record(outcome);
     }

@@ -62,6 +62,9 @@ use crate::{
 /// # }
 /// ```
 ///
+/// What becomes of a request is told to its endpoint as with [`spawn_http`](Builder::spawn_http): see
+/// [`classify`](Self::classify).
+///
 /// # What this cannot do
 ///
 /// [`spawn_http`](Builder::spawn_http) owns its connections; here they are the client's, and that has a

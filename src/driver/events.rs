@@ -9,7 +9,7 @@ use crate::{
     check::Checked,
     endpoint::Endpoint,
     primary::Event,
-    registry::{Published, Status},
+    registry::{HealthEvent, Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
     set::EndpointSet,
 };
@@ -142,6 +142,47 @@ impl Outage {
             (false, _) => "resolution fails; the last good set stays",
         };
         warn!(service, endpoints, %error, cause, "{message}");
+    }
+}
+
+/// What became of endpoints for how requests to them went: WARN for who goes, INFO for who comes back.
+pub(super) fn health(service: &str, event: &HealthEvent) {
+    match event {
+        HealthEvent::Ejected {
+            endpoint,
+            finding,
+            time,
+        } => {
+            warn!(service, %endpoint, why = %finding, seconds = time.as_secs_f64(), "endpoint ejected")
+        }
+        HealthEvent::Spared {
+            endpoint,
+            finding,
+            why,
+        } => {
+            let spared = why.label();
+            info!(service, %endpoint, why = %finding, spared, "endpoint not ejected");
+        }
+        HealthEvent::OnTrial { endpoint } => {
+            info!(service, %endpoint, "endpoint on trial: one request at a time");
+        }
+        HealthEvent::Returned { endpoint } => info!(service, %endpoint, "endpoint returned"),
+        HealthEvent::Panic {
+            is_on: true,
+            available,
+            total,
+        } => warn!(
+            service,
+            available, total, "panic: ejections are ignored, too few endpoints would remain"
+        ),
+        HealthEvent::Panic {
+            is_on: false,
+            available,
+            total,
+        } => info!(
+            service,
+            available, total, "panic over: ejections count again"
+        ),
     }
 }
 

@@ -5,10 +5,11 @@ use std::{future::pending, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    check::Checked,
     draw::mix,
     endpoint::rank,
     meter::{Meter, States},
-    registry::{Published, Status},
+    registry::{HealthEvent, Published, Status},
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -84,6 +85,24 @@ impl Metering {
         // The first primary follows none.
         if before > 0 && self.generation > before {
             self.meter.primary_changed(self.generation - before);
+        }
+    }
+
+    /// What was thought of an endpoint, and what that led to.
+    pub(super) fn judged(&self, event: &HealthEvent) {
+        match event {
+            HealthEvent::Ejected { finding, .. } => self.meter.ejected(finding.rule.label()),
+            HealthEvent::Spared { why, .. } => self.meter.unenforced(why.label()),
+            HealthEvent::OnTrial { .. }
+            | HealthEvent::Returned { .. }
+            | HealthEvent::Panic { .. } => {}
+        }
+    }
+
+    /// An endpoint is healthy or unhealthy only now.
+    pub(super) fn checked(&self, checked: &Checked) {
+        if checked.unhealthy().is_some() {
+            self.meter.ejected("check");
         }
     }
 

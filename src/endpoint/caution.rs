@@ -1,12 +1,16 @@
 //! Endpoints that should not get their full share yet: on trial after an ejection, or started a moment ago.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+/// Not on trial.
+const NONE: u16 = u16::MAX;
 
 /// Written by the driver; read where the set says that some endpoint is to be treated with care.
 #[derive(Debug)]
 pub(super) struct Caution {
-    /// One request at a time, until one succeeds (Finagle's `ProbeOpen`).
-    trial: AtomicBool,
+    /// On trial: one request at a time, until one succeeds (Finagle's `ProbeOpen`). This many more may be in flight,
+    /// being older: streams may go on for hours, and must not keep it from being tried.
+    trial: AtomicU16,
     /// The share of the picks that it is to get, in 65,535ths.
     ramp: AtomicU16,
     /// How often it was picked since then, modulo 65,536.
@@ -16,7 +20,7 @@ pub(super) struct Caution {
 impl Default for Caution {
     fn default() -> Self {
         Self {
-            trial: AtomicBool::new(false),
+            trial: AtomicU16::new(NONE),
             ramp: AtomicU16::new(u16::MAX),
             offers: AtomicU16::new(0),
         }
@@ -26,7 +30,19 @@ impl Default for Caution {
 impl Caution {
     #[inline]
     pub(super) fn is_trial(&self) -> bool {
-        self.trial.load(Relaxed)
+        self.trial.load(Relaxed) != NONE
+    }
+
+    /// Whether one more may be tried while so many are in flight.
+    fn tries(&self, pending: u32) -> bool {
+        let (older, pending) = (self.trial.load(Relaxed), few(pending));
+        if pending < older && older != NONE {
+            // Some of them have ended. If it is written meanwhile, that is the driver, who knows better.
+            let _ = self
+                .trial
+                .compare_exchange(older, pending, Relaxed, Relaxed);
+        }
+        pending <= older
     }
 
     fn ramp(&self) -> f32 {
@@ -44,11 +60,15 @@ impl Caution {
     }
 }
 
+fn few(pending: u32) -> u16 {
+    pending.min(u32::from(NONE - 1)) as u16
+}
+
 impl super::Endpoint {
     /// Whether a pick may stay with this endpoint. `is_sticky`: the policy means this one and no other, so it
     /// is not spared for being new.
     pub(crate) fn admits(&self, is_sticky: bool) -> bool {
-        if self.caution.is_trial() && self.pending() > 0 {
+        if self.caution.is_trial() && !self.caution.tries(self.pending()) {
             return false;
         }
         is_sticky || self.caution.takes_its_share()
@@ -59,8 +79,15 @@ impl super::Endpoint {
         self.caution.is_trial()
     }
 
+    /// Begins a trial, with no failure held against it, or ends one.
     pub(crate) fn set_trial(&self, trial: bool) {
-        self.caution.trial.store(trial, Relaxed);
+        let older = if trial {
+            self.load.forget_streak();
+            few(self.pending())
+        } else {
+            NONE
+        };
+        self.caution.trial.store(older, Relaxed);
     }
 
     /// The share of its picks that it takes, from 0 to 1: less than 1 while it starts.
@@ -96,6 +123,21 @@ mod tests {
         assert!(!endpoint.admits(false) && !endpoint.admits(true));
         drop(request);
         assert!(endpoint.admits(false));
+    }
+
+    #[test]
+    fn requests_from_before_the_trial_do_not_keep_it_from_being_tried() {
+        let endpoint = endpoint();
+        let streams = [endpoint.begin(), endpoint.begin()];
+        endpoint.set_trial(true);
+        assert!(endpoint.admits(false));
+        let request = endpoint.begin();
+        assert!(!endpoint.admits(false));
+        drop((request, streams));
+        assert!(endpoint.admits(false));
+        let request = endpoint.begin();
+        assert!(!endpoint.admits(false), "they are not counted for ever");
+        drop(request);
     }
 
     #[test]

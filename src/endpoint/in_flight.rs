@@ -31,8 +31,6 @@ pub struct InFlight {
     endpoint: Arc<Endpoint>,
     /// When it was sent, if it is timed.
     sent: Option<Instant>,
-    /// When its answer began, where its latency ends: if that was told, whatever its end may come to.
-    answered: Option<Instant>,
     is_watched: bool,
     told: Told,
 }
@@ -51,7 +49,6 @@ impl InFlight {
         Self {
             endpoint,
             sent: None,
-            answered: None,
             is_watched: false,
             told: Told::Nothing,
         }
@@ -90,10 +87,7 @@ impl InFlight {
     #[inline]
     pub fn record(&mut self, outcome: Outcome) {
         // Without a start no end is needed.
-        let now = self.sent.map(|_| match (outcome, self.answered) {
-            (Outcome::Success, Some(answered)) => answered,
-            _ => Instant::now(),
-        });
+        let now = self.sent.map(|_| Instant::now());
         self.end(now, outcome);
     }
 
@@ -104,8 +98,8 @@ impl InFlight {
     }
 
     /// The caller waits no more. If the request is timed: within the latency to expect this says nothing;
-    /// beyond it the request was slow; after a second it has failed ([`Cause::GaveUp`]), for a timeout
-    /// around the call looks like this.
+    /// beyond it the request was slow; after a second, or the mean of all endpoints if that is longer, it has failed
+    /// ([`Cause::GaveUp`]), for a timeout around the call looks like this.
     pub fn cancel_at(&mut self, now: Instant) {
         let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) else {
             return;
@@ -128,19 +122,16 @@ impl InFlight {
         self.told = Told::All;
     }
 
-    /// Its answer began at `now`, if it is timed: latency ends there, and how it went will be told later.
-    #[cfg(any(test, feature = "http"))]
-    pub(crate) fn answered_at(&mut self, now: Option<Instant>) {
-        self.answered = now;
-    }
-
-    /// It failed, perhaps after it was recorded as served: then it is a failure beside that success.
+    /// Its answer had begun, and ends as a failure: beside the success that it is perhaps recorded as. How long
+    /// the answer took until then is not held against the endpoint.
     #[cfg(any(test, feature = "http"))]
     #[cold]
     pub(crate) fn fail_late(&mut self, failure: Failure) {
         if self.told != Told::All {
             self.told = Told::Nothing;
-            self.record(failure.into());
+            let now = self.sent.map(|_| Instant::now());
+            self.sent = now;
+            self.end(now, failure.into());
         }
     }
 
@@ -160,8 +151,6 @@ impl InFlight {
         match outcome {
             Outcome::Success => {
                 self.told = Told::Success;
-                // What may fail yet is its body, which is none of its latency.
-                self.answered = self.answered.or(now);
                 self.endpoint.succeed(timing);
             }
             Outcome::Failure(failure) => self.endpoint.fail(failure, timing),
@@ -170,9 +159,8 @@ impl InFlight {
     }
 
     fn timing(&self, sent: Instant, now: Instant) -> Timing {
-        let end = self.answered.unwrap_or(now);
         Timing {
-            latency: end.saturating_duration_since(sent),
+            latency: now.saturating_duration_since(sent),
             stamp: self.endpoint.baseline.stamp(now),
         }
     }
@@ -323,7 +311,7 @@ mod tests {
         };
         let mut stream = begin();
         tokio::time::advance(10 * MS).await;
-        stream.answered_at(Some(Instant::now()));
+        let answered = Instant::now();
         tokio::time::advance(Duration::from_secs(60)).await;
         // Meanwhile another tells that the endpoint has become slow.
         let mut request = begin();
@@ -331,14 +319,13 @@ mod tests {
         request.record(Outcome::Success);
         let latency = || endpoint.latency(Instant::now()).unwrap();
         let before = latency();
-        stream.record(Outcome::Success);
+        stream.record_at(answered, Outcome::Success);
         assert_eq!(endpoint.succeeded(), 2);
         assert!(latency() > before * 9 / 10, "{:?} < {before:?}", latency());
-        // A failure is one of this moment, and its latency is still the head's.
+        // A failure is one of this moment, and took no time.
         let mut stream = begin();
-        stream.answered_at(Some(Instant::now() + 10 * MS));
         tokio::time::advance(Duration::from_secs(600)).await;
-        stream.record(Cause::Grpc(14).into());
+        stream.fail_late(Cause::Grpc(14).into());
         let penalty = latency();
         assert!(penalty > Duration::from_millis(900), "{penalty:?}");
         assert!(penalty < Duration::from_secs(60), "{penalty:?}");

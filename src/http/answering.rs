@@ -1,6 +1,6 @@
 //! A request whose answer has begun: what its end may still say of the pod.
 
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use tokio::time::Instant;
 
@@ -17,16 +17,21 @@ use crate::{endpoint::InFlight, outcome::Outcome};
 /// frames is taken for a stream, which may last for hours, and counts as a success from there on; if it ends with a
 /// status that is a failure, that counts too.
 #[derive(Debug)]
-pub(crate) struct Answering {
-    in_flight: InFlight,
-    /// Until the status of a gRPC response is known.
-    awaited: Option<Awaited>,
+pub(crate) enum Answering {
+    /// Its outcome is known.
+    Told(InFlight),
+    /// The status of a gRPC response is to come.
+    Awaited(Box<Awaited>),
 }
 
 #[derive(Debug)]
-struct Awaited {
+pub(crate) struct Awaited {
+    in_flight: InFlight,
     classify: Classify,
+    /// When the head came.
+    at: Option<Instant>,
     has_message: bool,
+    is_over: bool,
 }
 
 impl Answering {
@@ -38,84 +43,94 @@ impl Answering {
         response: &Response<B>,
         classify: &Classify,
     ) -> Self {
-        let awaited = match (classify.head(response), at) {
-            (Some(outcome), Some(at)) => {
-                in_flight.record_at(at, outcome);
-                None
+        match classify.head(response) {
+            Some(outcome) => {
+                record(&mut in_flight, at, outcome);
+                Self::Told(in_flight)
             }
-            (Some(outcome), None) => {
-                in_flight.record(outcome);
-                None
-            }
-            (None, at) => {
-                in_flight.answered_at(at);
+            None => {
                 // It has answered: whoever gives up now has heard enough.
                 in_flight.watch(false);
-                Some(Awaited {
+                Self::Awaited(Box::new(Awaited {
+                    in_flight,
                     classify: classify.clone(),
+                    at,
                     has_message: false,
-                })
+                    is_over: false,
+                }))
             }
-        };
-        Self { in_flight, awaited }
+        }
     }
 
     /// A part of the body has come.
     #[inline]
     pub(crate) fn frame<D>(&mut self, frame: &Frame<D>) {
-        if self.awaited.is_some() {
-            self.awaited_frame(frame);
+        if let Self::Awaited(awaited) = self {
+            match frame.trailers_ref() {
+                None => awaited.message(),
+                trailers => awaited.end(trailers),
+            }
         }
     }
 
     /// The body has ended.
     #[inline]
     pub(crate) fn end(&mut self) {
-        if let Some(awaited) = self.awaited.take() {
-            self.tell(awaited.classify.end(None));
+        if let Self::Awaited(awaited) = self {
+            awaited.end(None);
         }
     }
 
     /// The body has broken off.
     #[cold]
     pub(crate) fn break_off(&mut self, outcome: Outcome) {
-        self.awaited = None;
-        self.tell(outcome);
-    }
-
-    fn awaited_frame<D>(&mut self, frame: &Frame<D>) {
-        let Some(awaited) = &mut self.awaited else {
-            return;
+        let in_flight = match self {
+            Self::Told(in_flight) => in_flight,
+            Self::Awaited(awaited) => {
+                awaited.is_over = true;
+                &mut awaited.in_flight
+            }
         };
-        if let Some(trailers) = frame.trailers_ref() {
-            let outcome = awaited.classify.end(Some(trailers));
-            self.awaited = None;
-            self.tell(outcome);
-        } else if !std::mem::replace(&mut awaited.has_message, true) {
-            // A single message, perhaps: its status is about to follow.
-        } else {
-            self.in_flight.record(Outcome::Success);
-        }
-    }
-
-    fn tell(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Failure(failure) => self.in_flight.fail_late(failure),
-            outcome => self.in_flight.record(outcome),
+        if let Outcome::Failure(failure) = outcome {
+            in_flight.fail_late(failure);
         }
     }
 }
 
-impl Drop for Answering {
-    /// The caller has enough of a gRPC response. Where messages have come, the pod has served it; where none have,
-    /// that tells nothing: some streams are silent for long.
-    fn drop(&mut self) {
-        if self
-            .awaited
-            .as_ref()
-            .is_some_and(|awaited| awaited.has_message)
-        {
-            self.in_flight.record(Outcome::Success);
+impl Awaited {
+    fn message(&mut self) {
+        // After a single message its status may follow.
+        if std::mem::replace(&mut self.has_message, true) {
+            record(&mut self.in_flight, self.at, Outcome::Success);
         }
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        match self.classify.end(trailers) {
+            Outcome::Failure(failure) => self.in_flight.fail_late(failure),
+            outcome => record(&mut self.in_flight, self.at, outcome),
+        }
+    }
+}
+
+impl Drop for Awaited {
+    /// The caller has enough of it. Where messages have come, the pod has served it; where none have, that tells
+    /// nothing: some streams are silent for long.
+    fn drop(&mut self) {
+        if self.has_message && !self.is_over {
+            record(&mut self.in_flight, self.at, Outcome::Success);
+        }
+    }
+}
+
+/// At the moment of the head, where latency ends, if that is known. It is where the request is timed.
+#[inline]
+fn record(in_flight: &mut InFlight, at: Option<Instant>, outcome: Outcome) {
+    match at {
+        Some(at) => in_flight.record_at(at, outcome),
+        None => in_flight.record(outcome),
     }
 }

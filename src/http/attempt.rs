@@ -30,8 +30,10 @@ pub(super) struct Attempt {
 enum Phase {
     /// For a connection. Sent: Answer.
     Connect,
-    /// For the head of the response. Not sent after all, over a connection that had been idle: Connect.
+    /// For the head of the response. It comes: Over. Not sent after all, over a connection that had been idle: Connect.
     Answer(Sent),
+    /// The head came at this moment. If it is an upgrade, the connection is the caller's.
+    Over { at: Instant, is_upgrade: bool },
 }
 
 struct Sent {
@@ -80,24 +82,19 @@ impl Failed {
 }
 
 /// What a try came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the answer is what most tries come to, and moves on at once"
+#[cfg_attr(
+    feature = "http2",
+    expect(
+        clippy::large_enum_variant,
+        reason = "the answer is what most tries come to, and moves on at once"
+    )
 )]
 pub(super) enum Event {
     /// A connection is at hand: [`Attempt::send`].
     Ready,
     /// The connection turned out to be closed: the request is back, and the same pod is dialled again.
     Back(Box<Request<Outgoing>>),
-    Answer(Answer),
-}
-
-/// The head of the response has come.
-pub(super) struct Answer {
-    pub(super) response: Response<HttpBody>,
-    pub(super) at: Instant,
-    /// The connection is the caller's from now on.
-    pub(super) is_upgrade: bool,
+    Answer(Response<HttpBody>),
 }
 
 impl Attempt {
@@ -114,7 +111,7 @@ impl Attempt {
     /// When the request was sent, if it was.
     pub(super) fn sent_at(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Connect => None,
+            Phase::Connect | Phase::Over { .. } => None,
             Phase::Answer(sent) => Some(sent.at),
         }
     }
@@ -149,7 +146,7 @@ impl Attempt {
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
         let done = match &mut self.phase {
-            Phase::Connect => {
+            Phase::Connect | Phase::Over { .. } => {
                 let ready = ready!(self.pod.poll_checkout(cx));
                 return Poll::Ready(match ready {
                     Ok(()) => Ok(Event::Ready),
@@ -193,17 +190,22 @@ impl Attempt {
         Ok(())
     }
 
-    fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Answer {
+    /// When the head of the response came, and whether it is an upgrade.
+    pub(super) fn answered_at(&self) -> Option<(Instant, bool)> {
+        match self.phase {
+            Phase::Over { at, is_upgrade } => Some((at, is_upgrade)),
+            _ => None,
+        }
+    }
+
+    fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Response<HttpBody> {
         let at = self.pod.pool.answered(sent.at, self.is_ignored);
         self.pod.end_trial();
         let status = response.status();
         let is_upgrade =
             status == StatusCode::SWITCHING_PROTOCOLS || (sent.is_connect && status.is_success());
-        Answer {
-            response: HttpBody::of(response, sent.connection, is_upgrade),
-            at,
-            is_upgrade,
-        }
+        self.phase = Phase::Over { at, is_upgrade };
+        HttpBody::of(response, sent.connection, is_upgrade)
     }
 
     fn failed(

@@ -42,8 +42,6 @@ use crate::{endpoint::Endpoint, meter::Picked};
 pub struct HttpPod {
     pub(super) pool: Arc<Pool>,
     checkout: Checkout,
-    /// When it was picked for the request that is about to be checked out for, if the clock was read then.
-    picked_at: Option<Instant>,
     /// This clone finds out whether the pod answers again.
     is_trial: bool,
     /// How it was picked, until that is counted: with the first look for a connection.
@@ -53,6 +51,8 @@ pub struct HttpPod {
 enum Checkout {
     /// Nothing yet. Polled: Ready, or Waiting.
     Idle,
+    /// The same, and the pod was picked at this very moment: no other reading of the clock is needed.
+    Picked(Instant),
     /// No connection was free. The first that is, or is made: Ready. None can be made: Idle. Dropped:
     /// what came too late goes to the next.
     Waiting(oneshot::Receiver<Outcome>),
@@ -65,7 +65,6 @@ impl HttpPod {
         Self {
             pool: Arc::new(Pool::new(Arc::clone(endpoint), Arc::clone(client))),
             checkout: Checkout::Idle,
-            picked_at: None,
             is_trial: false,
             picked: None,
         }
@@ -113,8 +112,8 @@ impl HttpPod {
     }
 
     /// The pod was picked at this very moment.
-    pub(super) fn picked_at(&mut self, now: Option<Instant>) {
-        self.picked_at = now;
+    pub(super) fn picked_at(&mut self, now: Instant) {
+        self.checkout = Checkout::Picked(now);
     }
 
     /// Waits for a connection that can take a request: a free one, or else the first that becomes free
@@ -126,9 +125,11 @@ impl HttpPod {
                     return Poll::Ready(Ok(()));
                 }
                 Checkout::Ready(..) => Checkout::Idle,
-                Checkout::Idle => {
-                    // One reading of the clock for both, where they follow each other.
-                    let now = self.picked_at.take().unwrap_or_else(Instant::now);
+                idle @ (Checkout::Idle | Checkout::Picked(_)) => {
+                    let now = match idle {
+                        Checkout::Picked(now) => *now,
+                        _ => Instant::now(),
+                    };
                     let checkout = self.pool.checkout(now);
                     if let Some(picked) = self.picked.take() {
                         let is_free = matches!(checkout, pool::Checkout::Free(..));
@@ -198,7 +199,6 @@ impl Clone for HttpPod {
         Self {
             pool: Arc::clone(&self.pool),
             checkout: Checkout::Idle,
-            picked_at: None,
             is_trial: false,
             picked: None,
         }
@@ -209,7 +209,7 @@ impl Drop for HttpPod {
     fn drop(&mut self) {
         self.end_trial();
         match mem::replace(&mut self.checkout, Checkout::Idle) {
-            Checkout::Idle => {}
+            Checkout::Idle | Checkout::Picked(_) => {}
             Checkout::Waiting(mut outcome) => {
                 outcome.close();
                 if let Ok(Ok(connection)) = outcome.try_recv() {

@@ -121,7 +121,7 @@ async fn call(pod: HttpPod, mut message: Message) -> Result<Response<HttpBody>, 
     loop {
         let event = poll_fn(|cx| attempt.poll(cx)).await;
         match event.map_err(|failed| failed.error)? {
-            Event::Answer(answer) => return Ok(answer.response),
+            Event::Answer(response) => return Ok(response),
             Event::Back(request) => message.put_back(*request),
             Event::Ready => {
                 // It is there: this is the first time, or it came back.

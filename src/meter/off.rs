@@ -24,6 +24,10 @@ impl Meter {
 
     pub(crate) fn changed(&self, _: usize, _: usize, _: u32) {}
 
+    pub(crate) fn ejected(&self, _: &'static str) {}
+
+    pub(crate) fn unenforced(&self, _: &'static str) {}
+
     pub(crate) fn primary_changed(&self, _: u64) {}
 
     pub(crate) fn state(&self, _: Duration, _: bool, _: States) {}

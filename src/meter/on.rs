@@ -132,13 +132,11 @@ impl Meter {
     }
 
     /// An endpoint is taken out of the picks for what its requests came to.
-    #[allow(dead_code, reason = "called where ejections are made")]
     pub(crate) fn ejected(&self, rule: &'static str) {
         self.0.ejections.of(rule).increment(1);
     }
 
     /// It would have been, if it were not for this.
-    #[allow(dead_code, reason = "called where ejections are made")]
     pub(crate) fn unenforced(&self, reason: &'static str) {
         self.0.unenforced.of(reason).increment(1);
     }

@@ -151,6 +151,7 @@ pub(super) const EJECTIONS: Metric = Metric::counter(
         "consecutive",
         "success_rate",
         "failure_percentage",
+        "trial",
         "check",
         OTHER,
     ],

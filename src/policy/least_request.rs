@@ -156,7 +156,7 @@ mod tests {
             let set = set_of(2);
             let [ill, busy] = [0, 1].map(|i| set.iter().nth(i).unwrap());
             let _request = busy.begin();
-            let mut share = |cause: Cause| {
+            let share = |cause: Cause| {
                 ill.begin().record(cause.into());
                 let of_ill = |_: &i32| picked(&policy, set.available()) == Some(0);
                 (0..1600).filter(of_ill).count()

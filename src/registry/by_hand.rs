@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Config, NewService, Registry};
 use crate::{
     endpoint::{Address, Endpoint},
-    outcome::Cause,
+    outcome::{Cause, Outcome},
     probe::{Observation, ProbeError},
     resolve::{Resolution, ResolveError},
     set::{EndpointSet, Position},
@@ -111,16 +111,39 @@ impl ByHand {
     /// A connect to the newest endpoint of the host succeeds.
     pub(super) fn reached(&mut self, host: u8) {
         self.endpoint(host).reached();
-        if self.registry.take_alarm() {
-            self.registry.on_alarm(self.now);
-        }
-        self.publish();
+        self.hear();
     }
 
     /// A connect to it fails.
     pub(super) fn refused(&mut self, host: u8) {
         self.endpoint(host).unreachable(Cause::Refused);
         self.registry.on_alarm(self.now);
+        self.publish();
+    }
+
+    /// So many requests to it fail.
+    pub(super) fn fails(&mut self, host: u8, times: u32) {
+        for _ in 0..times {
+            let mut request = self.endpoint(host).begin();
+            request.record(Cause::Status(503).into());
+        }
+        self.hear();
+    }
+
+    /// So many succeed.
+    pub(super) fn succeeds(&mut self, host: u8, times: u32) {
+        for _ in 0..times {
+            let mut request = self.endpoint(host).begin();
+            request.record(Outcome::Success);
+        }
+        self.hear();
+    }
+
+    /// The registry looks, if there is an alarm.
+    pub(super) fn hear(&mut self) {
+        if self.registry.take_alarm() {
+            self.registry.on_alarm(self.now);
+        }
         self.publish();
     }
 

@@ -1,11 +1,11 @@
-//! What health checks do to the set: those that fail are set aside, while others are well.
+//! What health checks do to the set: those that fail are set aside, while enough others are well.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{NewService, Registry};
-use crate::{check::Checked, endpoint::Endpoint, probe::ProbeError, set::Position};
+use crate::{check::Checked, endpoint::Endpoint, probe::ProbeError};
 
 impl<N: NewService> Registry<N> {
     /// A health check of the endpoint with this id ended. True if it is healthy or unhealthy only now.
@@ -14,7 +14,6 @@ impl<N: NewService> Registry<N> {
         let slot = self.slots.iter_mut().find(|slot| slot.endpoint.id() == id);
         let is_news = slot.is_some_and(|slot| slot.checked.update(now, result, rise, fall));
         if is_news {
-            self.has_unhealthy = true;
             self.update(now);
         }
         is_news
@@ -34,24 +33,6 @@ impl<N: NewService> Registry<N> {
         let slot = self.slots.iter().find(|slot| slot.endpoint.id() == id)?;
         Some((&slot.endpoint, &slot.checked))
     }
-
-    /// By position: whether an endpoint that stands there is set aside when it fails its checks. Only while another
-    /// that stands there is healthy and takes connections: where all fail, requests still have to go somewhere.
-    pub(super) fn heeded_checks(&self) -> [bool; Position::COUNT] {
-        let mut heeded = [false; Position::COUNT];
-        if !self.has_unhealthy {
-            return heeded;
-        }
-        let roles = self.roles.as_ref();
-        for slot in &self.slots {
-            if slot.is_live() && !slot.is_unhealthy() && !slot.connectivity.is_ejected() {
-                let id = slot.endpoint.id();
-                let standing = roles.map_or(Position::Unknown, |roles| roles.position(id));
-                heeded[standing as usize] = true;
-            }
-        }
-        heeded
-    }
 }
 
 #[cfg(test)]
@@ -65,6 +46,7 @@ mod tests {
             Config,
             by_hand::{ByHand, addr},
         },
+        set::Position,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -143,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_fail_nobody_is_set_aside_until_one_is_well() {
+    fn where_most_fail_nobody_is_set_aside_until_half_are_well() {
         let mut hand = of(3, Config::default());
         for host in 1..=3 {
             fails(&mut hand, host);
@@ -151,7 +133,9 @@ mod tests {
         assert!(ejected(&hand).is_empty());
         assert_eq!(hand.registry.status().unhealthy(), 3);
         recovers(&mut hand, 3);
-        assert_eq!(ejected(&hand), [1, 2]);
+        assert!(ejected(&hand).is_empty() && hand.registry.status().is_panic());
+        recovers(&mut hand, 2);
+        assert_eq!(ejected(&hand), [1]);
         let mut hand = of(1, Config::default());
         fails(&mut hand, 1);
         assert!(ejected(&hand).is_empty(), "a single endpoint");
@@ -162,7 +146,8 @@ mod tests {
         let mut hand = of(3, Config::default());
         fails(&mut hand, 1);
         hand.refused(2);
-        assert_eq!(ejected(&hand), [1, 2]);
+        // One of three is left: checks do not count.
+        assert_eq!(ejected(&hand), [2]);
         hand.refused(3);
         // The checks of 2 and 3 succeed, and their connects fail: 1 is the best there is.
         assert_eq!(ejected(&hand), [2, 3]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{backoff::FOREVER, check, primary::OnConflict};
+use crate::{backoff::FOREVER, check, eject::Ejection, primary::OnConflict};
 
 /// When to ask, what to believe, how long to keep. [`Builder`](crate::Builder) has a setter for each.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct Config {
     /// How long a new endpoint may wait for the first connect before it is published. Default `None`,
     /// not at all: a connect inside a cluster is cheaper than capacity that waits.
     pub warm_up: Option<Duration>,
+    /// When requests that fail set their pod aside. Default: five in a row.
+    pub ejection: Ejection,
+    /// Over how long a pod that joins or returns gets to its full share. Default `None`, at once.
+    pub slow_start: Option<Duration>,
     /// The time between two questions of the probe; `None` without one, and then there are no roles. An
     /// observation counts for two of them and a timeout.
     pub probe_interval: Option<Duration>,
@@ -80,6 +84,9 @@ impl Config {
         self.linger = self.linger.min(FOREVER);
         let deadline = self.warm_up.filter(|deadline| !deadline.is_zero());
         self.warm_up = deadline.map(|deadline| deadline.min(FOREVER));
+        self.ejection = self.ejection.bounded();
+        let window = self.slow_start.filter(|window| !window.is_zero());
+        self.slow_start = window.map(|window| window.min(FOREVER));
         self.probe_interval = self.probe_interval.map(|interval| interval.min(FOREVER));
         self.probe_timeout = self.probe_timeout.min(FOREVER);
         self.check_rise = self.check_rise.max(1);
@@ -98,6 +105,8 @@ impl Default for Config {
             max_stale: None,
             linger: Duration::from_secs(30),
             warm_up: None,
+            ejection: Ejection::default(),
+            slow_start: None,
             probe_interval: None,
             probe_timeout: Duration::from_millis(500),
             check_rise: check::RISE,

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{Config, NewService, Registry};
 use crate::{
     endpoint::Endpoint,
-    outcome::Cause,
+    outcome::{Cause, Outcome},
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -40,10 +40,15 @@ enum Event {
     Advance(Duration),
     Answer(Hosts),
     Partial(Hosts),
-    Empty { negative_ttl: u64 },
+    Empty {
+        negative_ttl: u64,
+    },
     Fail,
     Refuse(u8),
     Accept(u8),
+    /// So many requests to it fail.
+    Break(u8, u32),
+    Serve(u8),
     Refresh,
 }
 
@@ -54,7 +59,7 @@ fn random_event(rng: &mut SmallRng, last: &Hosts) -> Event {
             .collect::<Hosts>()
     };
     let (few, many) = (hosts(0.2), hosts(0.8));
-    match rng.random_range(0..20) {
+    match rng.random_range(0..26) {
         0..5 => Event::Advance(SECOND.mul_f64(rng.random_range(0.0..9.0))),
         5 => Event::Advance(SECOND.mul_f64(rng.random_range(0.0..60.0))),
         6 => Event::Answer(many),
@@ -67,6 +72,8 @@ fn random_event(rng: &mut SmallRng, last: &Hosts) -> Event {
         15 => Event::Fail,
         16 | 17 => Event::Refuse(rng.random_range(0..HOSTS)),
         18 => Event::Accept(rng.random_range(0..HOSTS)),
+        20..24 => Event::Break(rng.random_range(0..HOSTS), rng.random_range(1..7)),
+        24 | 25 => Event::Serve(rng.random_range(0..HOSTS)),
         _ => Event::Refresh,
     }
 }
@@ -89,6 +96,22 @@ struct Model {
     /// The empty answers that count: when, and for how long they hold.
     empties: Vec<(Instant, Duration)>,
     truncated: bool,
+    /// What is thought of those that are thought of.
+    opinions: BTreeMap<u8, Opinion>,
+    /// Failures in a row.
+    streaks: BTreeMap<u8, u32>,
+    /// Ejections that are not forgiven.
+    past: BTreeMap<u8, u32>,
+    sweep_due: Option<Instant>,
+    ejections: u64,
+    /// The hosts in the order of their endpoints.
+    order: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Opinion {
+    Ejected { until: Instant },
+    Trial { served: bool, broke: bool },
 }
 
 impl Model {
@@ -115,14 +138,114 @@ impl Model {
             .collect();
         self.leave(now, &gone);
         self.warming.retain(|_, until| now < *until);
+        self.forget();
+    }
+
+    /// Ends ejections, and forgives one to each that is neither ejected nor on trial, every 10 s.
+    fn sweep(&mut self, now: Instant) {
+        for (host, opinion) in &mut self.opinions {
+            if matches!(opinion, Opinion::Ejected { until } if *until <= now) {
+                *opinion = Opinion::Trial {
+                    served: false,
+                    broke: false,
+                };
+                self.streaks.remove(host);
+            }
+        }
+        if self.sweep_due.is_some_and(|due| due <= now) {
+            self.sweep_due = None;
+            for (host, past) in &mut self.past {
+                if !self.opinions.contains_key(host) {
+                    *past -= 1;
+                }
+            }
+        }
+    }
+
+    /// When the next sweep is due, if there is something to forgive.
+    fn plan(&mut self, now: Instant) {
+        self.past.retain(|_, past| *past > 0);
+        self.sweep_due = match self.past.is_empty() {
+            true => None,
+            false => self.sweep_due.or_else(|| Some(now + 10 * SECOND)),
+        };
+    }
+
+    /// What the last requests say, of those that were in the set.
+    fn judge(&mut self, now: Instant, members: &Hosts, refusing: &Hosts) {
+        let mut suspects = Vec::new();
+        for host in self.order.clone() {
+            if !members.contains(&host) {
+                continue;
+            }
+            match self.opinions.get(&host) {
+                Some(Opinion::Ejected { .. }) => {}
+                Some(Opinion::Trial { served: true, .. }) => {
+                    self.opinions.remove(&host);
+                }
+                Some(Opinion::Trial { broke, .. }) => suspects.extend(broke.then_some(host)),
+                None => {
+                    let streak = self.streaks.get(&host).copied();
+                    suspects.extend((streak.unwrap_or(0) >= 5).then_some(host));
+                }
+            }
+        }
+        for host in suspects {
+            let free = |host: &u8| !self.is_doubted(*host) && !self.refuses(*host, now, refusing);
+            let others = members
+                .iter()
+                .filter(|other| **other != host && free(other));
+            let others = others.count();
+            let ejected = members
+                .iter()
+                .filter(|other| self.is_doubted(**other))
+                .count();
+            let within_cap = ejected == 0 || 10 * ejected < members.len();
+            if others > 0 && within_cap && 2 * others >= members.len() {
+                let past = self.past.entry(host).or_default();
+                *past = (*past + 1).min(10);
+                let until = now + 30 * SECOND * *past;
+                self.opinions.insert(host, Opinion::Ejected { until });
+                self.ejections += 1;
+            }
+        }
+    }
+
+    fn is_doubted(&self, host: u8) -> bool {
+        matches!(self.opinions.get(&host), Some(Opinion::Ejected { .. }))
+    }
+
+    /// Where nobody can tell, it is as it is.
+    fn refuses(&self, host: u8, now: Instant, refusing: &Hosts) -> bool {
+        self.is_ejected(host, now)
+            .unwrap_or_else(|| refusing.contains(&host))
+    }
+
+    /// Whether too few would be left if opinion counted.
+    fn is_panic(&self, now: Instant, refusing: &Hosts) -> bool {
+        let (total, doubted) = (
+            self.live().count(),
+            self.live().any(|host| self.is_doubted(host)),
+        );
+        let free = self
+            .live()
+            .filter(|host| !self.is_doubted(*host) && !self.refuses(*host, now, refusing));
+        doubted && 2 * free.count() < total
+    }
+
+    /// What is known of endpoints that are gone for good.
+    fn forget(&mut self) {
+        let (listed, absent) = (&self.listed, &self.absent);
+        let known = |host: &u8| listed.contains_key(host) || absent.contains_key(host);
+        self.refused.retain(|host, _| known(host));
+        self.opinions.retain(|host, _| known(host));
+        self.streaks.retain(|host, _| known(host));
+        self.past.retain(|host, _| known(host));
     }
 
     /// Nobody waits while no other endpoint takes connections.
-    fn settle(&mut self, now: Instant, published: &BTreeMap<u8, Position>) {
-        let available = |host: &u8| {
-            let ejected = self.is_ejected(*host, now);
-            !ejected.unwrap_or_else(|| published.get(host) == Some(&Position::Ejected))
-        };
+    fn settle(&mut self, now: Instant, refusing: &Hosts) {
+        let available = |host: &u8| !self.refuses(*host, now, refusing);
         if !self.live().any(|host| available(&host)) {
             self.warming.clear();
         }
@@ -149,11 +272,20 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, now: Instant, event: &Event, published: &BTreeMap<u8, Position>) {
+    fn apply(
+        &mut self,
+        now: Instant,
+        event: &Event,
+        published: &BTreeMap<u8, Position>,
+        refusing: &Hosts,
+    ) {
         match event {
-            Event::Answer(hosts) if hosts.is_empty() => self.empty(now, None, published),
+            Event::Answer(hosts) if hosts.is_empty() => {
+                self.empty(now, None, published, refusing);
+            }
             Event::Empty { negative_ttl } => {
-                self.empty(now, Some(Duration::from_secs(*negative_ttl)), published);
+                let ttl = Duration::from_secs(*negative_ttl);
+                self.empty(now, Some(ttl), published, refusing);
             }
             Event::Answer(hosts) => {
                 self.empties.clear();
@@ -177,9 +309,8 @@ impl Model {
             }
             Event::Refuse(host) if self.listed.contains_key(host) => {
                 self.warming.remove(host);
-                let ejected = || published.get(host) == Some(&Position::Ejected);
                 // While ejected, more of the same says nothing new.
-                if !self.is_ejected(*host, now).unwrap_or_else(ejected) {
+                if !self.refuses(*host, now, refusing) {
                     let row = self.refused.get(host).map_or(1, |(row, _)| row + 1);
                     self.refused.insert(*host, (row, now));
                 }
@@ -191,10 +322,21 @@ impl Model {
                 self.warming.remove(host);
                 self.refused.remove(host);
             }
+            Event::Break(host, times) => {
+                *self.streaks.entry(*host).or_default() += times;
+                if let Some(Opinion::Trial { broke, .. }) = self.opinions.get_mut(host) {
+                    *broke = true;
+                }
+            }
+            Event::Serve(host) => {
+                self.streaks.remove(host);
+                if let Some(Opinion::Trial { served, .. }) = self.opinions.get_mut(host) {
+                    *served = true;
+                }
+            }
             Event::Advance(_) | Event::Fail | Event::Refresh => {}
         }
-        let known = |host: &u8| self.listed.contains_key(host) || self.absent.contains_key(host);
-        self.refused.retain(|host, _| known(host));
+        self.forget();
     }
 
     fn add(&mut self, now: Instant, hosts: &Hosts, published: &BTreeMap<u8, Position>) {
@@ -219,7 +361,13 @@ impl Model {
         }
     }
 
-    fn empty(&mut self, now: Instant, ttl: Option<Duration>, published: &BTreeMap<u8, Position>) {
+    fn empty(
+        &mut self,
+        now: Instant,
+        ttl: Option<Duration>,
+        published: &BTreeMap<u8, Position>,
+        refusing: &Hosts,
+    ) {
         if self.listed.is_empty() {
             self.empties.clear();
             self.truncated = false;
@@ -235,10 +383,8 @@ impl Model {
         if !repeats {
             self.empties.push((now, ttl.unwrap_or(Duration::MAX)));
         }
-        let all_ejected = published
-            .values()
-            .all(|position| *position == Position::Ejected);
-        if all_ejected || (self.empties.len() >= 3 && now >= self.empties[0].0 + 10 * SECOND) {
+        let all_refuse = published.keys().all(|host| refusing.contains(host));
+        if all_refuse || (self.empties.len() >= 3 && now >= self.empties[0].0 + 10 * SECOND) {
             self.empties.clear();
             self.truncated = false;
             let all: Vec<u8> = self.listed.keys().copied().collect();
@@ -339,14 +485,23 @@ impl Run {
             .collect()
     }
 
+    /// Who refuses connections, as the registry has it.
+    fn refusing(&self) -> Hosts {
+        let slots = self.registry.slots.iter();
+        let refusing = slots.filter(|slot| slot.connectivity.is_ejected());
+        refusing.map(|slot| host(&slot.endpoint)).collect()
+    }
+
     fn step(&mut self, now: Instant, event: &Event) {
         self.registry.on_tick(now);
         self.publish(now);
+        self.model.sweep(now);
         self.model
             .tick(now, &self.positions().into_keys().collect());
-        self.model.settle(now, &self.positions());
+        self.model.settle(now, &self.refusing());
+        self.model.plan(now);
         self.check(now);
-        let before = self.positions();
+        let (before, refusing) = (self.positions(), self.refusing());
         let of = |hosts: &Hosts| Resolution::new(hosts.iter().map(|&host| addr(host)));
         let answer = match event {
             Event::Answer(hosts) => Some(Ok(of(hosts))),
@@ -369,9 +524,16 @@ impl Run {
             Event::Accept(host) => newest(*host).into_iter().for_each(|endpoint| {
                 endpoint.reached();
             }),
+            Event::Break(host, times) => newest(*host).into_iter().for_each(|endpoint| {
+                (0..*times).for_each(|_| endpoint.begin().record(Cause::Reset.into()));
+            }),
+            Event::Serve(host) => newest(*host)
+                .into_iter()
+                .for_each(|endpoint| endpoint.begin().record(Outcome::Success)),
             Event::Refresh => self.registry.on_refresh(now),
             _ => {}
         }
+        let (members, is_answer) = (self.model.live().collect(), answer.is_some());
         match answer {
             Some(answer) => {
                 self.registry.on_asked(now);
@@ -380,8 +542,12 @@ impl Run {
             None => self.registry.on_alarm(now),
         }
         self.publish(now);
-        self.model.apply(now, event, &before);
-        self.model.settle(now, &self.positions());
+        self.model.apply(now, event, &before, &refusing);
+        if !is_answer {
+            self.model.judge(now, &members, &self.refusing());
+        }
+        self.model.settle(now, &self.refusing());
+        self.model.plan(now);
         self.check(now);
     }
 
@@ -392,16 +558,35 @@ impl Run {
             "{positions:?} for {:?}",
             self.model
         );
+        let refusing = self.refusing();
+        let is_panic = self.model.is_panic(now, &refusing);
         for (host, position) in &positions {
-            if let Some(ejected) = self.model.is_ejected(*host, now) {
-                assert_eq!(
-                    *position == Position::Ejected,
-                    ejected,
-                    "host {host} of {:?}",
-                    self.model
-                );
-            }
+            let is_doubted = self.model.is_doubted(*host) && !is_panic;
+            assert_eq!(
+                *position == Position::Ejected,
+                is_doubted || self.model.refuses(*host, now, &refusing),
+                "host {host} of {:?}",
+                self.model
+            );
         }
+        let status = self.registry.status();
+        assert_eq!(
+            (status.is_panic(), status.ejections()),
+            (is_panic, self.model.ejections),
+            "{:?}",
+            self.model
+        );
+        let is_tried =
+            |host: u8| matches!(self.model.opinions.get(&host), Some(Opinion::Trial { .. }));
+        for endpoint in &*self.set {
+            assert_eq!(
+                endpoint.is_on_trial(),
+                is_tried(host(endpoint)),
+                "{endpoint} of {:?}",
+                self.model
+            );
+        }
+        assert_eq!(self.registry.sweep_due, self.model.sweep_due);
         let Model { listed, absent, .. } = &self.model;
         self.ids
             .retain(|host, _| listed.contains_key(host) || absent.contains_key(host));
@@ -465,9 +650,12 @@ fn run(seed: u64, history: &mut Vec<Event>) {
     };
     let (pods, made) = mpsc::channel();
     let registry = Registry::new("model", config, Pods(pods), now);
+    let mut order: Vec<u8> = (0..HOSTS).collect();
+    order.sort_by_key(|&host| crate::endpoint::rank(addr(host), seed));
     let model = Model {
         max_stale,
         warm_up,
+        order,
         ..Model::default()
     };
     let set = Arc::new(EndpointSet::of(Vec::<SocketAddr>::new()));

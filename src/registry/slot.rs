@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     check::Checked,
-    eject::Connectivity,
+    eject::{Connectivity, Outlier},
     endpoint::{Address, Endpoint},
     set::Position,
 };
@@ -23,6 +23,11 @@ pub(super) struct Slot<S> {
     pub(super) presence: Presence,
     pub(super) position: Position,
     pub(super) connectivity: Connectivity,
+    pub(super) outlier: Outlier,
+    /// Whether it takes requests like any other, or would but for its start.
+    pub(super) serves: bool,
+    /// When it began to, while it starts slowly.
+    pub(super) started: Option<Instant>,
     pub(super) checked: Checked,
     /// When an answer listed it last; while the registry is settled, that is the last answer.
     pub(super) seen: Instant,
@@ -61,6 +66,9 @@ impl<S> Slot<S> {
             presence,
             position: Position::Unknown,
             connectivity: Connectivity::default(),
+            outlier: Outlier::default(),
+            serves: false,
+            started: None,
             checked: Checked::default(),
             seen: now,
             misses: 0,
@@ -105,26 +113,46 @@ impl<S> Slot<S> {
         Some(self.seen + limit?)
     }
 
+    /// Whether it is thought ill of, by how requests to it or its health checks went. In a panic that does not count.
+    #[inline]
+    pub(super) fn is_doubted(&self) -> bool {
+        self.outlier.is_ejected() || self.is_unhealthy()
+    }
+
     /// Whether it fails its health checks.
     #[inline]
     pub(super) fn is_unhealthy(&self) -> bool {
         self.checked.unhealthy().is_some()
     }
 
-    /// Its place in the set, by what its role says, what its connects do, and what its checks say if these are heeded.
+    /// Whether it should not get its full share yet.
+    pub(super) fn is_careful(&self) -> bool {
+        let is_available = self.is_live() && self.position < Position::Ejected;
+        is_available && (self.outlier.is_on_trial() || self.started.is_some())
+    }
+
+    /// Whether nothing is to be told of it.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let is_aside =
+            self.connectivity.is_ejected() || self.is_unhealthy() || !self.outlier.is_admitted();
+        !is_aside && self.started.is_none() && !self.is_warming()
+    }
+
+    /// Its place in the set, by what its role says, what its connects do and what is thought of it.
     #[inline]
     pub(super) fn position(
         &self,
         standing: Position,
         eject_replicas: bool,
-        heeds_checks: bool,
+        is_panic: bool,
     ) -> Position {
+        let is_refusing = self.connectivity.is_ejected();
         match standing {
             // Not ejected, whatever its connects do: there is nothing to fall back to.
             Position::Primary | Position::Rejected => standing,
-            Position::Replica if !eject_replicas => standing,
-            _ if self.connectivity.is_ejected() => Position::Ejected,
-            _ if heeds_checks && self.is_unhealthy() => Position::Ejected,
+            Position::Replica if is_refusing && !eject_replicas => standing,
+            _ if is_refusing || (self.is_doubted() && !is_panic) => Position::Ejected,
             _ => standing,
         }
     }

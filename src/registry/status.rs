@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use super::condition::Condition;
 use crate::{
     age::Ago,
     primary::Report,
@@ -34,6 +35,11 @@ pub struct Status {
     pub(super) added: u64,
     pub(super) removed: u64,
     pub(super) answers: u64,
+    pub(super) ejections: u64,
+    pub(super) spared: u64,
+    pub(super) panics: u64,
+    pub(super) is_panic: bool,
+    pub(super) conditions: Arc<[Condition]>,
     pub(super) latency: Latency,
 }
 
@@ -84,6 +90,11 @@ impl Status {
             added: 0,
             removed: 0,
             answers: 0,
+            ejections: 0,
+            spared: 0,
+            panics: 0,
+            is_panic: false,
+            conditions: Arc::default(),
             latency: Latency::default(),
         }
     }
@@ -100,10 +111,28 @@ impl Status {
                 status.draining,
                 status.unhealthy,
                 status.unobserved,
+                (status.ejections, status.spared, status.is_panic),
             )
         };
         let primary = |status: &Self| status.primary.as_ref().map(Arc::as_ptr);
-        key(self) == key(other) && primary(self) == primary(other)
+        key(self) == key(other)
+            && primary(self) == primary(other)
+            && Arc::ptr_eq(&self.conditions, &other.conditions)
+    }
+
+    /// Replaces what is known of endpoints that are not simply available, if that changed.
+    pub(super) fn note_conditions(&mut self, conditions: Vec<Condition>) {
+        let known = &self.conditions;
+        let is_same = known.len() == conditions.len()
+            && std::iter::zip(&**known, &conditions).all(|(one, other)| one.is_like(other));
+        if !is_same {
+            self.conditions = conditions.into();
+        }
+    }
+
+    /// The endpoints that are not simply available, and why.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.conditions
     }
 
     /// The same, with nobody to change it any more.
@@ -235,6 +264,26 @@ impl Status {
     /// Endpoints removed so far.
     pub fn removed(&self) -> u64 {
         self.removed
+    }
+
+    /// How often an endpoint was ejected so far, for how requests to it went.
+    pub fn ejections(&self) -> u64 {
+        self.ejections
+    }
+
+    /// How often one was not, though a rule had found it: too many were out, or it was the last.
+    pub fn ejections_spared(&self) -> u64 {
+        self.spared
+    }
+
+    /// Whether ejections do not count now, since too few endpoints would remain: fewer than half, or none of a role.
+    pub fn is_panic(&self) -> bool {
+        self.is_panic
+    }
+
+    /// How often that began.
+    pub fn panics(&self) -> u64 {
+        self.panics
     }
 
     /// Questions answered so far, be it with a failure.

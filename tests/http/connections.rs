@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Fixed, HttpPod, Position};
+use headless_lb::{Balancer, Fixed, HttpPod, Position, RoundRobin};
 use http_body_util::BodyExt;
 use hyper::{
     Request,
@@ -92,6 +92,7 @@ async fn idle_connections_to_a_removed_pod_close_though_a_clone_sits_idle() {
     let both: headless_lb::Resolution = pods.iter().map(Pod::addr).collect();
     let script = Script::new(Ok(both));
     let client: Client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
         .min_interval(Duration::from_millis(10))
         .refresh_interval(Duration::from_millis(20))
         .spawn_http();

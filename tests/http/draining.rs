@@ -26,6 +26,7 @@ fn just(pods: &[&Pod]) -> Answer {
 fn client(first: Answer, linger: Duration) -> (Client, Script) {
     let script = Script::new(first);
     let client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
         .refresh_interval(Duration::from_millis(20))
         .min_interval(Duration::from_millis(10))
         .linger(linger)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headless_lb::{Balancer, Error, Http, HttpError, Resolution};
+use headless_lb::{Balancer, Error, Http, HttpError, Resolution, RoundRobin};
 use http_body_util::BodyExt;
 use tokio::time::{self, Instant, sleep, timeout};
 
@@ -77,6 +77,7 @@ async fn a_response_goes_on_to_its_end_when_its_pod_leaves_the_set() {
     let pods = pods::<2>().await;
     let script = Script::new(Ok(all(&pods).collect()));
     let client: Client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
         .min_interval(Duration::from_millis(10))
         .refresh_interval(Duration::from_millis(20))
         .spawn_http_with(Http::new().http2());
@@ -110,6 +111,7 @@ async fn the_connection_of_a_removed_pod_closes_at_once_if_it_is_idle() {
     let pods = pods::<2>().await;
     let script = Script::new(Ok(all(&pods).collect()));
     let client: Client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
         .min_interval(Duration::from_millis(10))
         .refresh_interval(Duration::from_millis(20))
         .spawn_http_with(Http::new().http2());

@@ -20,7 +20,7 @@ use crate::{
     http::{
         HttpBody, HttpError,
         answering::Answering,
-        attempt::{Answer, Attempt, Event, Failed},
+        attempt::{Attempt, Event, Failed},
         client::Retrying,
         message::Message,
         pod::HttpPod,
@@ -65,33 +65,6 @@ struct Try {
     is_hedge: bool,
     /// The end of its time, if tries are limited.
     limit: Option<Instant>,
-}
-
-impl Try {
-    /// The head of the answer has come.
-    fn answered(mut self, answer: Answer) -> Response<HttpBody> {
-        let Answer {
-            mut response,
-            at,
-            is_upgrade,
-        } = answer;
-        if is_upgrade {
-            self.in_flight.record(Outcome::Ignore);
-            return response;
-        }
-        let classify = &self.attempt.pod.pool.client.settings.classify;
-        let answering = Answering::new(self.in_flight, Some(at), &response, classify);
-        response.body_mut().count(answering);
-        response
-    }
-
-    /// Another pod has answered: this one was too slow, if it had the request and has had more time for it than it
-    /// needs.
-    fn beaten(mut self, now: Instant) {
-        if self.attempt.sent_at().is_some() {
-            self.in_flight.beaten_at(now);
-        }
-    }
 }
 
 impl Tries {
@@ -218,7 +191,9 @@ impl Tries {
                 (false, _) => meter.retried(self.tried.was_seen()),
             }
             self.picks += 1;
-            pod.picked_at(in_flight.sent());
+            if let Some(now) = in_flight.sent() {
+                pod.picked_at(now);
+            }
             if self.message.is_ignored() {
                 in_flight.record(Outcome::Ignore);
             }
@@ -246,10 +221,25 @@ impl Tries {
                 self.await_connection_anew();
                 None
             }
-            Ok(Event::Answer(answer)) => {
-                let one = self.under_way[place].take()?;
-                self.end_losers(answer.at);
-                Some(Ok(one.answered(answer)))
+            Ok(Event::Answer(mut response)) => {
+                let Try {
+                    attempt,
+                    mut in_flight,
+                    ..
+                } = self.under_way[place].take()?;
+                let Some((at, is_upgrade)) = attempt.answered_at() else {
+                    unreachable!("it is where an answer leaves an attempt");
+                };
+                if is_upgrade {
+                    // The start of a conversation, which is the caller's.
+                    in_flight.record(Outcome::Ignore);
+                } else {
+                    let classify = &attempt.pod.pool.client.settings.classify;
+                    let answering = Answering::new(in_flight, Some(at), &response, classify);
+                    response.body_mut().count(answering);
+                }
+                self.end_losers(at);
+                Some(Ok(response))
             }
             Err(failed) => {
                 let one = self.under_way[place].take()?;
@@ -321,10 +311,17 @@ impl Tries {
         None
     }
 
-    /// Another pod was quicker. The other tries end here, and count no more.
+    /// A pod has answered. Those that have the request as well were too slow, if they have had more time for it than
+    /// they need, and count no more.
     fn end_losers(&mut self, now: Instant) {
-        for one in self.under_way.iter_mut().filter_map(Option::take) {
-            one.beaten(now);
+        for loser in &mut self.under_way {
+            let Some(one) = loser else {
+                continue;
+            };
+            if one.attempt.sent_at().is_some() {
+                one.in_flight.beaten_at(now);
+            }
+            *loser = None;
         }
     }
 

@@ -1,0 +1,490 @@
+//! Why each endpoint stands as it does: what is known at one moment, for people and for programs.
+
+use std::{collections::HashMap, fmt, net::SocketAddr, time::Duration};
+
+use tokio::time::Instant;
+
+use super::Balancer;
+use crate::{
+    age::Span,
+    endpoint::Endpoint,
+    outcome::Cause,
+    primary::Report,
+    probe::Role,
+    registry::{Condition, EndpointState, Status},
+    set::{EndpointSet, Position},
+};
+
+/// What is known of a service and of each of its endpoints, and why: from
+/// [`Balancer::explain`].
+///
+/// A copy of one moment: all times are relative to it, and printing it later says the same. With the feature `serde`
+/// it can be serialized: field names as the methods here, times in seconds under names that end in `_seconds`.
+///
+/// ```text
+/// web.default: 3 endpoints, answer 1.2 s ago (A, TTL 30 s); set 4, 3 added and 0 removed so far, 1 ejected so far
+///   10.0.0.1:80 available | 2 in flight, 12.1 ms expected, 140 succeeded, 0 failed
+///   10.0.0.3:80 available | 0 in flight, 11.8 ms expected, 138 succeeded, 1 failed, last: HTTP 503
+///   10.0.0.2:80 ejected 12 s ago: 5 failures in a row, last: connection refused; returns in 18 s | 0 in flight, ...
+/// ```
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Explanation {
+    service: String,
+    generation: u64,
+    outcome: &'static str,
+    error: Option<String>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "seconds", rename = "answered_seconds")
+    )]
+    answered: Option<Duration>,
+    #[cfg_attr(feature = "serde", serde(with = "seconds", rename = "age_seconds"))]
+    age: Option<Duration>,
+    #[cfg_attr(feature = "serde", serde(with = "seconds", rename = "ttl_seconds"))]
+    ttl: Option<Duration>,
+    added: u64,
+    removed: u64,
+    ejections: u64,
+    draining: usize,
+    is_panic: bool,
+    is_closed: bool,
+    endpoints: Vec<Explained>,
+    /// The line on discovery, as it was then.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    headline: String,
+}
+
+/// What is known of one endpoint. Part of an [`Explanation`].
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Explained {
+    name: Option<String>,
+    addr: SocketAddr,
+    #[cfg_attr(feature = "serde", serde(with = "text"))]
+    role: Option<Role>,
+    state: EndpointState,
+    rule: Option<&'static str>,
+    reason: Option<String>,
+    #[cfg_attr(feature = "serde", serde(with = "seconds", rename = "since_seconds"))]
+    since: Option<Duration>,
+    #[cfg_attr(feature = "serde", serde(with = "seconds", rename = "until_seconds"))]
+    until: Option<Duration>,
+    share: f32,
+    pending: u32,
+    #[cfg_attr(feature = "serde", serde(with = "seconds", rename = "latency_seconds"))]
+    latency: Option<Duration>,
+    succeeded: u32,
+    failed: u32,
+    streak: u32,
+    #[cfg_attr(feature = "serde", serde(with = "text"))]
+    last_failure: Option<Cause>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "seconds::known", rename = "age_seconds")
+    )]
+    age: Duration,
+}
+
+impl<S> Balancer<S> {
+    /// Tells how discovery is doing and how each endpoint stands: its state, why and since when, what is in
+    /// flight, how requests to it went. For a debug page or a support bundle; it reads what is there, waits for
+    /// nothing, and costs the endpoints' number in allocations.
+    ///
+    /// It reads one set and one status, which are published one after the other: for a moment an endpoint's reason
+    /// may be newer than its place in the set. Counters go on while they are read.
+    ///
+    /// ```
+    /// use headless_lb::{Balancer, EndpointState, Fixed};
+    /// use std::net::SocketAddr;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pods = (1..=3).map(|i| SocketAddr::from(([127, 0, 0, i], 80)));
+    /// let balancer = Balancer::builder(Fixed::new(pods)).spawn();
+    /// balancer.resolved().await?;
+    /// let explanation = balancer.explain();
+    /// for endpoint in explanation.endpoints() {
+    ///     assert_eq!(endpoint.state(), EndpointState::Available);
+    /// }
+    /// println!("{explanation}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn explain(&self) -> Explanation {
+        let set = self.endpoints();
+        Explanation::of(&self.shared.status.load(), &set, Instant::now())
+    }
+}
+
+impl Explanation {
+    fn of(status: &Status, set: &EndpointSet, now: Instant) -> Self {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let report = status.primary().map(AsRef::as_ref);
+        let conditions = status.conditions();
+        let known: HashMap<u64, &Condition> = conditions
+            .iter()
+            .map(|one| (one.endpoint.id(), one))
+            .collect();
+        let mut endpoints: Vec<_> = set
+            .positions()
+            .map(|(position, endpoint)| {
+                Explained::of(
+                    endpoint,
+                    Some(position),
+                    known.get(&endpoint.id()).copied(),
+                    report,
+                    now,
+                )
+            })
+            .collect();
+        let outside = conditions
+            .iter()
+            .filter(|one| one.state == EndpointState::Warming);
+        endpoints
+            .extend(outside.map(|one| Explained::of(&one.endpoint, None, Some(one), report, now)));
+        Self {
+            service: status.service().to_owned(),
+            generation: set.generation(),
+            outcome: status.outcome(),
+            error: status.error().map(ToString::to_string),
+            answered: status.answered_at().map(ago),
+            age: status.last_good().map(ago),
+            ttl: status.ttl(),
+            added: status.added(),
+            removed: status.removed(),
+            ejections: status.ejections(),
+            draining: status.draining(),
+            is_panic: status.is_panic(),
+            is_closed: status.is_closed(),
+            endpoints,
+            headline: status.to_string(),
+        }
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The generation of the set.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The outcome of the last question, as [`Status::outcome`].
+    pub fn outcome(&self) -> &'static str {
+        self.outcome
+    }
+
+    /// What went wrong with it, if something did.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// How long ago the last question was answered.
+    pub fn answered(&self) -> Option<Duration> {
+        self.answered
+    }
+
+    /// How old the last whole answer with records is: the age of what is known.
+    pub fn age(&self) -> Option<Duration> {
+        self.age
+    }
+
+    /// The time-to-live of the last answer.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// Endpoints added so far.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// Endpoints removed so far.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Ejections so far, for how requests went.
+    pub fn ejections(&self) -> u64 {
+        self.ejections
+    }
+
+    /// How many endpoints have left the set, while what is in flight on them ends.
+    pub fn draining(&self) -> usize {
+        self.draining
+    }
+
+    /// Whether ejections do not count now, as too few endpoints would remain.
+    pub fn is_panic(&self) -> bool {
+        self.is_panic
+    }
+
+    /// Whether discovery has ended.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Each endpoint: those of the set in its order, then those that wait to be in it.
+    pub fn endpoints(&self) -> &[Explained] {
+        &self.endpoints
+    }
+
+    /// The line on discovery alone.
+    pub(super) fn headline(&self) -> &str {
+        &self.headline
+    }
+}
+
+impl Explained {
+    /// `position`: its place in the set, if it is in it.
+    fn of(
+        endpoint: &Endpoint,
+        position: Option<Position>,
+        condition: Option<&Condition>,
+        report: Option<&Report>,
+        now: Instant,
+    ) -> Self {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let state = match (condition, position) {
+            (Some(condition), _) => condition.state,
+            // The set and the status are of two moments.
+            (None, Some(Position::Ejected)) => EndpointState::Ejected,
+            (None, Some(Position::Rejected)) => EndpointState::Rejected,
+            (None, _) => EndpointState::Available,
+        };
+        let standing = condition.map(|one| one.standing).or(position);
+        let (mut reason, mut since) = (None, None);
+        if let Some(condition) = condition {
+            reason = condition.why.as_ref().map(ToString::to_string);
+            since = condition.since;
+        } else if position == Some(Position::Rejected) {
+            let mut observed = report.into_iter().flat_map(Report::endpoints);
+            if let Some(observed) = observed.find(|one| one.endpoint().id() == endpoint.id()) {
+                reason = observed.reason().map(ToString::to_string);
+                since = Some(observed.since());
+            }
+        }
+        let until = condition.and_then(|one| one.until);
+        Self {
+            name: endpoint.name().map(str::to_owned),
+            addr: endpoint.addr(),
+            role: match standing {
+                Some(Position::Primary) => Some(Role::Primary),
+                Some(Position::Replica) => Some(Role::Replica),
+                _ => None,
+            },
+            state,
+            rule: condition.and_then(|one| one.why.as_ref()?.rule()),
+            reason,
+            since: since.map(ago),
+            until: until.map(|until| until.saturating_duration_since(now)),
+            share: endpoint.ramp(),
+            pending: endpoint.pending(),
+            latency: endpoint.latency(now),
+            succeeded: endpoint.succeeded(),
+            failed: endpoint.failed(),
+            streak: endpoint.streak(),
+            last_failure: endpoint.last_failure(),
+            age: ago(endpoint.since()),
+        }
+    }
+
+    /// The pod's name, if it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The role, where a probe told one.
+    pub fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// Whether it takes requests, and if not, in which way.
+    pub fn state(&self) -> EndpointState {
+        self.state
+    }
+
+    /// The rule that ejected it: `consecutive`, `success_rate`, `failure_percentage`, `trial` or `check`.
+    pub fn rule(&self) -> Option<&'static str> {
+        self.rule
+    }
+
+    /// Why it is in this state, in words: "5 failures in a row, last: connection refused".
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// For how long it has been in this state, if it is not simply available.
+    pub fn since(&self) -> Option<Duration> {
+        self.since
+    }
+
+    /// How long the state will last, if time ends it.
+    pub fn until(&self) -> Option<Duration> {
+        self.until
+    }
+
+    /// The share of its picks that it takes: less than 1 while it starts.
+    pub fn share(&self) -> f32 {
+        self.share
+    }
+
+    /// Requests in flight.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    /// The latency to expect, as [`Endpoint::latency`].
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// Requests that succeeded so far, modulo 2^32.
+    pub fn succeeded(&self) -> u32 {
+        self.succeeded
+    }
+
+    /// Requests that failed so far, modulo 2^32.
+    pub fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Requests that failed since the last success.
+    pub fn streak(&self) -> u32 {
+        self.streak
+    }
+
+    /// Why the last request or connect failed that did.
+    pub fn last_failure(&self) -> Option<Cause> {
+        self.last_failure
+    }
+
+    /// For how long the endpoint has been known.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// State, reason and what comes next, as a sentence.
+    fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use EndpointState::{Ejected, Refused, Starting, Warming};
+        write!(f, "{}", self.state)?;
+        match (self.state, self.since) {
+            (Ejected | Refused, Some(since)) => write!(f, " {} ago", Span(since))?,
+            (EndpointState::Available, _) | (_, None) => {}
+            (_, Some(since)) => write!(f, " for {}", Span(since))?,
+        }
+        if self.state == Starting {
+            write!(f, " at {:.0} % of its share", self.share * 100.0)?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        let Some(until) = self.until.map(Span) else {
+            return Ok(());
+        };
+        match self.state {
+            Ejected | Refused => write!(f, "; returns in {until}"),
+            Starting => write!(f, "; whole in {until}"),
+            Warming => write!(f, "; joins in {until} at the latest"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            headline,
+            generation,
+            added,
+            removed,
+            ..
+        } = self;
+        write!(
+            f,
+            "{headline}; set {generation}, {added} added and {removed} removed so far"
+        )?;
+        if self.ejections > 0 {
+            write!(f, ", {} ejected so far", self.ejections)?;
+        }
+        if self.draining > 0 {
+            write!(f, ", {} draining", self.draining)?;
+        }
+        if self.is_panic {
+            f.write_str("; panic: ejections are ignored, too few endpoints would remain")?;
+        }
+        for endpoint in &self.endpoints {
+            write!(f, "\n  {endpoint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One line: who, the state with its reason, and the counters.
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({}) ", self.addr)?,
+            None => write!(f, "{} ", self.addr)?,
+        }
+        if let Some(role) = self.role {
+            write!(f, "{role}, ")?;
+        }
+        self.write_state(f)?;
+        write!(f, " | {} in flight", self.pending)?;
+        if let Some(latency) = self.latency {
+            write!(f, ", {:.1} ms expected", latency.as_secs_f64() * 1e3)?;
+        }
+        let Self {
+            succeeded, failed, ..
+        } = self;
+        write!(f, ", {succeeded} succeeded, {failed} failed")?;
+        match self.last_failure {
+            Some(cause) => write!(f, ", last: {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Times as numbers of seconds.
+#[cfg(feature = "serde")]
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(super) fn known<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        time.as_secs_f64().serialize(serializer)
+    }
+}
+
+/// What has a short text, as that.
+#[cfg(feature = "serde")]
+mod text {
+    use serde::{Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+    pub(super) fn serialize<T: ToString, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = value.as_ref().map(ToString::to_string);
+        text.serialize(serializer)
+    }
+}
