@@ -187,7 +187,6 @@ impl<N: NewService> Loop<N> {
             && let Some((endpoint, checked)) = self.registry.health_of(id)
         {
             events::checked(self.registry.status().service(), endpoint, checked);
-            self.metering.checked(checked);
         }
     }
 

@@ -303,7 +303,10 @@ async fn an_explanation_tells_the_state_the_reason_and_what_comes_next() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_joins_gets_more_and_more_of_its_share() {
-    let (script, balancer) = balancer(3, |builder| builder.slow_start(20 * SECOND)).await;
+    let (script, balancer) = balancer(3, |builder| {
+        builder.policy(RoundRobin::new()).slow_start(20 * SECOND)
+    })
+    .await;
     script.say(pods(1..=4));
     while balancer.endpoints().len() < 4 {
         sleep(100 * TURN).await;

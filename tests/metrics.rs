@@ -16,8 +16,8 @@ mod support;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use headless_lb::{
-    Balancer, Builder, Endpoint, Fixed, Observation, PickError, ProbeError, Resolution,
-    ResolveError, ResolveErrorKind, Role, Term, meter::METRICS, policy_fn, probe_fn,
+    Balancer, Builder, Cause, Check, Endpoint, Fixed, Observation, PickError, ProbeError,
+    Resolution, ResolveError, ResolveErrorKind, Role, Term, meter::METRICS, policy_fn, probe_fn,
 };
 use page::Recorded;
 use support::script::{Script, nxdomain, pod, pods, servfail};
@@ -352,6 +352,54 @@ async fn endpoints_are_counted_as_they_come_and_go() {
     sleep(30 * SECOND).await;
     recorded.page().only(state, [("available", 3.0)]);
     assert_eq!(balancer.status().draining(), 0);
+}
+
+const EJECTIONS: &str = "headless_lb_ejections_total";
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_ejected_is_told_from_one_that_refuses() {
+    let recorded = Recorded::new();
+    let balancer = resolved(&recorded, &Script::new(pods(1..=20))).await;
+    let set = balancer.endpoints();
+    let mut endpoints = set.iter();
+    let (failing, refusing) = (endpoints.next().unwrap(), endpoints.next().unwrap());
+    (0..5).for_each(|_| failing.begin().record(Cause::Status(500).into()));
+    sleep(SECOND / 20).await;
+    balancer.unreachable(refusing);
+    sleep(SECOND / 20).await;
+    let page = recorded.page();
+    let states = [("available", 18.0), ("ejected", 1.0), ("aside", 1.0)];
+    page.only("headless_lb_endpoints", states);
+    page.only(EJECTIONS, [("consecutive", 1.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_its_checks_is_ejected_by_them_where_it_leaves_the_picks() {
+    let failing = || {
+        let ill = |endpoint: &Endpoint| {
+            let is_ill = endpoint.addr() == pod(1);
+            async move { if is_ill { Err("fever") } else { Ok(()) } }
+        };
+        Check::from_fn(ill)
+    };
+    for (hosts, states, ejections) in [
+        (3, vec![("available", 2.0), ("ejected", 1.0)], 1.0),
+        // There is nobody else.
+        (1, vec![("available", 1.0)], 0.0),
+    ] {
+        let recorded = Recorded::new();
+        let builder = builder(&Script::new(pods(1..=hosts))).check(failing());
+        let balancer = recorded.while_building(|| builder.spawn());
+        sleep(60 * SECOND).await;
+        assert_eq!(balancer.status().unhealthy(), 1);
+        let page = recorded.page();
+        for (state, count) in states {
+            let is = page.with("headless_lb_endpoints", state);
+            assert_eq!(is, count, "{state} of {hosts}");
+        }
+        assert_eq!(page.with(EJECTIONS, "check"), ejections, "of {hosts}");
+        assert_eq!(page.total(EJECTIONS), ejections, "of {hosts}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,14 @@
 //! What the driver tells the exporter: answers, changes, and how things are.
 
-use std::{future::pending, time::Duration};
+use std::{collections::HashSet, future::pending, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    check::Checked,
     draw::mix,
     endpoint::rank,
     meter::{Meter, States},
-    registry::{HealthEvent, Published, Status},
+    registry::{EndpointState, HealthEvent, Published, Status},
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -26,8 +25,10 @@ pub(super) struct Metering {
     asked_at: Instant,
     /// When to look although nothing happened.
     due: Instant,
-    /// Of the newest set: how many endpoints are where.
+    /// Of the newest set: how many endpoints are where. Why they are aside, the status knows.
     states: States,
+    /// The ids of those that are set aside for their health checks.
+    unhealthy: HashSet<u64>,
     /// Of the last accepted primary; 0 before the first.
     generation: u64,
 }
@@ -40,6 +41,7 @@ impl Metering {
             asked_at: now,
             due: now + BEAT,
             states: States::default(),
+            unhealthy: HashSet::new(),
             generation: 0,
         }
     }
@@ -99,13 +101,6 @@ impl Metering {
         }
     }
 
-    /// An endpoint is healthy or unhealthy only now.
-    pub(super) fn checked(&self, checked: &Checked) {
-        if checked.unhealthy().is_some() {
-            self.meter.ejected("check");
-        }
-    }
-
     /// How things are now.
     pub(super) fn state(&mut self, now: Instant, status: &Status) {
         self.tell(now, status, status.stale_since().is_some());
@@ -127,7 +122,10 @@ impl Metering {
             return;
         }
         let known = status.last_good().unwrap_or(self.start);
+        let ejected = self.count_ejected(status);
         let states = States {
+            ejected,
+            aside: self.states.aside.saturating_sub(ejected),
             warming: status.warming(),
             draining: status.draining(),
             ..self.states
@@ -135,6 +133,25 @@ impl Metering {
         self.meter
             .state(now.saturating_duration_since(known), is_stale, states);
         self.due = now + BEAT;
+    }
+
+    /// How many are set aside for what their requests or their checks came to. Those that a check takes out of the
+    /// picks are counted here, for it may be spared at first.
+    fn count_ejected(&mut self, status: &Status) -> usize {
+        let (mut ejected, mut unhealthy) = (0, HashSet::new());
+        for condition in status.conditions() {
+            match condition.state {
+                EndpointState::Ejected => ejected += 1,
+                EndpointState::Unhealthy => {
+                    unhealthy.insert(condition.endpoint.id());
+                }
+                _ => {}
+            }
+        }
+        let new = unhealthy.difference(&self.unhealthy);
+        new.for_each(|_| self.meter.ejected("check"));
+        self.unhealthy = unhealthy;
+        ejected + self.unhealthy.len()
     }
 }
 
