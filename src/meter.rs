@@ -37,7 +37,7 @@
 //!   [`ResolveErrorKind::label`](crate::resolve::ResolveErrorKind::label) says; an answer without addresses is
 //!   `nodata`.
 //! - `state`: `available` (primary, replicas, and endpoints of unknown role), `ejected` (for what its
-//!   requests came to), `aside` (refuses connections), `rejected` (a primary of an older term), `warming`
+//!   requests or its health checks came to), `aside` (refuses connections), `rejected` (a primary of an older term), `warming`
 //!   (waits for its first connect), `draining` (removed, and what is in flight may end).
 //! - `kind` of `picks_total`: of a request of the HTTP client, `warm` if its pod had a connection free, else
 //!   `cold`; `unknown` where the balancer cannot tell, which is for services of your own and where you dial;

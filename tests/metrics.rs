@@ -16,7 +16,7 @@ mod support;
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use headless_lb::{
-    Balancer, Builder, Endpoint, Fixed, Observation, PickError, ProbeError, Resolution,
+    Balancer, Builder, Cause, Endpoint, Fixed, Observation, PickError, ProbeError, Resolution,
     ResolveError, ResolveErrorKind, Role, Term, meter::METRICS, policy_fn, probe_fn,
 };
 use page::Recorded;
@@ -317,6 +317,29 @@ async fn endpoints_are_counted_as_they_come_and_go() {
     sleep(30 * SECOND).await;
     recorded.page().only(state, [("available", 3.0)]);
     assert_eq!(balancer.status().draining(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ejected_is_told_from_who_refuses_connections() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=4));
+    let balancer = resolved(&recorded, &script).await;
+    let set = balancer.endpoints();
+    let [failing, refusing] = [0, 1].map(|i| set.iter().nth(i).unwrap());
+    let state = "headless_lb_endpoints";
+
+    (0..5).for_each(|_| failing.begin().record(Cause::Status(503).into()));
+    balancer.unreachable(refusing);
+    sleep(SECOND / 20).await;
+    let page = recorded.page();
+    let both = [("available", 2.0), ("ejected", 1.0), ("aside", 1.0)];
+    page.only(state, both);
+
+    // One that does both is ejected: that lasts.
+    balancer.unreachable(failing);
+    sleep(BEAT).await;
+    let page = recorded.page();
+    page.only(state, [("available", 3.0), ("ejected", 1.0)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use crate::{
     draw::mix,
     endpoint::rank,
     meter::{Meter, States},
-    registry::{HealthEvent, Published, Status},
+    registry::{Condition, EndpointState, HealthEvent, Published, Status},
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -26,7 +26,7 @@ pub(super) struct Metering {
     asked_at: Instant,
     /// When to look although nothing happened.
     due: Instant,
-    /// Of the newest set: how many endpoints are where.
+    /// Of the newest set: how many endpoints are where; all that are set aside as `aside`.
     states: States,
     /// Of the last accepted primary; 0 before the first.
     generation: u64,
@@ -112,7 +112,14 @@ impl Metering {
             return;
         }
         let known = status.last_good().unwrap_or(self.start);
+        // In the set they have one place, whatever set them aside.
+        let is_ejected = |one: &&Condition| {
+            matches!(one.state, EndpointState::Ejected | EndpointState::Unhealthy)
+        };
+        let ejected = status.conditions().iter().filter(is_ejected).count();
         let states = States {
+            ejected,
+            aside: self.states.aside.saturating_sub(ejected),
             warming: status.warming(),
             draining: status.draining(),
             ..self.states
