@@ -5,7 +5,7 @@ use crate::{
     eject::Ejection,
     outcome::Cause,
     policy::RoundRobin,
-    probe::{Observation, Role, Term},
+    probe::{Observation, ProbeError, Role, Term},
     registry::{Config, EndpointState, by_hand::ByHand},
 };
 
@@ -315,6 +315,21 @@ fn a_rejected_one_is_not_called_available_for_what_was_thought_of_it() {
     hand.observed(2, Ok(claim(1)));
     assert_eq!(hand.position(2), Some(Position::Rejected));
     assert_eq!(told(&hand), 0, "nor is it on trial");
+}
+
+#[test]
+fn an_unhealthy_one_of_unknown_role_puts_no_others_back() {
+    let mut hand = cluster(5);
+    hand.fails(2, 5);
+    // One more, which hangs: neither its probe nor its check has an answer.
+    hand.answer(1..=6);
+    hand.observed(6, Err(ProbeError::passing("no answer")));
+    assert_eq!(hand.position(6), Some(Position::Unknown));
+    (0..3).for_each(|_| {
+        hand.checked(6, Err(ProbeError::passing("no answer")));
+    });
+    assert_eq!(ejected(&hand), [2, 6]);
+    assert!(!hand.registry.status().is_panic());
 }
 
 #[test]
