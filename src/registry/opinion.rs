@@ -158,6 +158,10 @@ impl<N: NewService> Registry<N> {
         self.sweep_due = None;
         let settings = &self.config.ejection;
         let swept = self.slots.iter_mut().filter_map(|slot| {
+            if slot.outlier.is_on_trial() {
+                // What it is tried with may be a stream of hours: one more is admitted.
+                slot.endpoint.set_trial(true);
+            }
             let interval = slot.outlier.sweep(slot.endpoint.tally())?;
             slot.is_live().then_some((slot.rank, interval))
         });

@@ -116,6 +116,25 @@ fn one_that_fails_on_trial_is_ejected_for_longer() {
 }
 
 #[test]
+fn a_stream_on_trial_does_not_keep_others_from_trying_it_for_long() {
+    let mut hand = of(3);
+    hand.fails(2, 5);
+    hand.wait(30 * SECOND);
+    let endpoint = hand.endpoint(2);
+    let streams = [(); 3].map(|()| {
+        assert!(endpoint.admits(false));
+        let stream = endpoint.begin();
+        assert!(!endpoint.admits(false), "one at a time");
+        hand.wait(10 * SECOND);
+        stream
+    });
+    assert!(on_trial(&hand, 2) && endpoint.admits(false));
+    hand.succeeds(2, 1);
+    assert!(!endpoint.is_on_trial());
+    drop(streams);
+}
+
+#[test]
 fn the_past_is_forgiven_by_sweeps_and_then_none_is_due() {
     let mut hand = of(3);
     assert_eq!(
