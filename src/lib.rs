@@ -57,7 +57,7 @@
 //!  interval,  |            |                                          | Candidates -> Choice
 //!  back-off   |       +----v-----+   Snapshot{                   +----v-----+
 //!             +-------+ Registry +--> EndpointSet, --> ArcSwap --> Balancer +--> Pick{service,
-//!  Probe ------------>| Tracker  |    services }                 +----+-----+      in flight}
+//!  Probe, Check ----->| Tracker  |    services }                 +----+-----+      in flight}
 //!   ^    Observation  | (no I/O) |                                    +--> primary() -> Writer
 //!   |                 +-+--^-----+                                    |
 //!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- done, refused, failed
@@ -65,8 +65,8 @@
 //!  EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
 //! ```
 //!
-//! - **The reader only reads.** A pick loads one pointer, and takes no lock, allocates nothing, reads
-//!   no clock. Endpoint and service come from that one snapshot.
+//! - **The reader only reads.** A pick loads one pointer, and takes no lock, allocates nothing, and reads
+//!   no clock unless its policy goes by latency, as the default does. Endpoint and service come from that one snapshot.
 //! - **One writer.** The [`Driver`] alone publishes. Requests write only counters on their endpoint,
 //!   which survive every swap and a short absence.
 //! - **Doubt never shrinks a set.** A failed, truncated or half answer adds or changes nothing;
