@@ -11,7 +11,7 @@ use crate::{
     driver::{Checker, Driver, Prober, Probers, Subsetting},
     eject::Ejection,
     endpoint::Endpoint,
-    policy::{Adaptive, Policy},
+    policy::{Adaptive, Policy, Random},
     primary::OnConflict,
     probe::Probe,
     registry::{Config, EmptyMode, NewService, Registry},
@@ -334,6 +334,8 @@ impl Builder {
                     source: Arc::clone(source),
                     service: Arc::clone(service),
                     subset: None,
+                    // Nobody picks a peer, and the policy is not to prepare for them.
+                    policy: Arc::new(Random::new()),
                     // Who the others are is all that is asked of them.
                     probers: Probers::default(),
                     // Not in step with the questions about the pods.

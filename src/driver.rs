@@ -256,9 +256,12 @@ impl<N: NewService> Drop for Loop<N> {
     /// Handles that remain keep what they know, and say that it will not change.
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else {
+            self.metering.ended();
             return;
         };
         shared.close();
+        self.metering
+            .abandoned(Instant::now(), self.registry.status());
         if std::thread::panicking() {
             let service = self.registry.status().service();
             tracing::error!(

@@ -35,6 +35,8 @@
 //! | follow the set | [`Balancer::subscribe`], [`Balancer::endpoints`], `println!("{balancer}")` |
 //! | find endpoints elsewhere | [`Resolve`], [`Dns`], [`System`], [`Fixed`] |
 //! | keep the requests of a key at one pod | [`Balancer::for_key`], [`Rendezvous`], [`Maglev`] |
+//! | choose how pods are picked | [`Policy`]: the table of policies, and why [`Adaptive`] is the default |
+//! | say what a failure is | [`Pick::record`], `Http::classify`, [`Balancer::classify`] |
 //! | pick in your own way | [`Policy`], [`policy_fn`] |
 //! | write to the primary of a database | [`Balancer::primary`], [`PrimaryView`], [`Writer`] |
 //! | ask a database who it is | [`probe`]: `Postgres`, [`Patroni`], [`Redis`], [`probe_fn`] ... |
@@ -53,26 +55,30 @@
 //! ```text
 //!                    ONE WRITER (a task)                        MANY READERS (every request)
 //!
-//!  DNS --> Resolve --> Resolution                                   policy (of the handle)
-//!  interval,  |            |                                          | Candidates -> Choice
-//!  back-off   |       +----v-----+   Snapshot{                   +----v-----+
-//!             +-------+ Registry +--> EndpointSet, --> ArcSwap --> Balancer +--> Pick{service,
-//!  Probe, Check ----->| Tracker  |    services }                 +----+-----+      in flight}
-//!   ^    Observation  | (no I/O) |                                    +--> primary() -> Writer
-//!   |                 +-+--^-----+                                    |
-//!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- done, refused, failed
+//!  DNS --> Resolve --> Resolution --> Subset                        policy (of the handle)
+//!  interval,  |                         |                             | Candidates -> Choice
+//!  back-off   |       +-----------+<----+  Snapshot{             +----v-----+
+//!             +-------+ Registry  +-----> EndpointSet, --> ArcSwap> Balancer +--> Pick{service,
+//!  Probe ------------>| Tracker   |        services }            +----+-----+      in flight}
+//!  Check ------------>| Opinion   |                                   +--> primary() -> Writer
+//!   ^    Observation  | (no I/O)  |                                   |
+//!   |                 +-+--^------+                                   |
+//!   +--- pace, at once -+  +---- alarm, hints, counters on the Endpoint <-- Outcome: success, failure,
+//!                                (latency, in flight, failures in a row)          refused, given up
 //!
 //!  EndpointSet = [ primary | replicas | role unknown | ejected | rejected ]
 //! ```
 //!
-//! - **The reader only reads.** A pick loads one pointer, and takes no lock, allocates nothing, and reads
-//!   no clock unless its policy goes by latency, as the default does. Endpoint and service come from that one snapshot.
+//! - **The reader only reads.** A pick loads one pointer, takes no lock, allocates nothing, and reads
+//!   the clock only for a policy that is about time. Endpoint and service come from that one snapshot.
 //! - **One writer.** The [`Driver`] alone publishes. Requests write only counters on their endpoint,
 //!   which survive every swap and a short absence.
 //! - **Doubt never shrinks a set.** A failed, truncated or half answer adds or changes nothing;
 //!   emptiness is confirmed before it is believed ([`EmptyMode`]).
 //! - **DNS is a hint, connections are the truth.** A pod that refuses is set aside, and an unsent
 //!   request goes elsewhere.
+//! - **Opinion has limits.** Requests tell how they went; who fails again and again is ejected for a while, but
+//!   never more than a tenth (rounded up), never the last, and not while less than half would be left ([`Ejection`]).
 //! - **A primary is observed, never elected.** Claims are ordered by term, a lower one is never gone back
 //!   to, and one that is not renewed expires. What a client cannot promise stands at [`PrimaryView`].
 //!

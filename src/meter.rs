@@ -16,7 +16,7 @@
 //! | `headless_lb_resolve_seconds` | histogram | seconds | - | with each answer: the time that it took |
 //! | `headless_lb_set_age_seconds` | gauge | seconds | - | grows since the last whole answer with records; before the first, since the balancer was built |
 //! | `headless_lb_set_hash` | gauge | count | - | when other addresses are in the set: equal in all processes that see the same; 0 for none |
-//! | `headless_lb_stale` | gauge | count | - | 1 while questions fail or an empty answer waits to be confirmed, else 0 |
+//! | `headless_lb_stale` | gauge | count | - | 1 while questions fail, an empty answer waits to be confirmed, or nobody asks any more; else 0 |
 //! | `headless_lb_endpoints` | gauge | count | `state` | when an endpoint comes, goes or changes its state |
 //! | `headless_lb_endpoints_added_total` | counter | count | - | with each endpoint that joins the set |
 //! | `headless_lb_endpoints_removed_total` | counter | count | - | with each endpoint that leaves the set |
@@ -45,8 +45,8 @@
 //! - `why`: `unresolved`, `no_endpoints`, `no_candidate`, `no_such_pod`, `closed` as
 //!   [`PickError`](crate::PickError) has them, and `no_primary` for [`PrimaryView`](crate::PrimaryView).
 //! - `result` of `connects_total`: `ok`, `refused`, `unreachable`, `reset`, `timeout`, `tls`, `not_http2`, `other`.
-//! - `reason` of `disconnects_total`: `goaway` (the pod said that it takes no more: HTTP/2 `GOAWAY`, or it
-//!   closed an HTTP/1.1 connection between two responses), `reset` (broke, also within a response),
+//! - `reason` of `disconnects_total`: `goaway` (the pod said that it takes no more: HTTP/2 `GOAWAY`, HTTP/1.1
+//!   `Connection: close`, or it closed the connection between two responses), `reset` (broke, also within a response),
 //!   `timeout` (a ping went unanswered, or the pod fell silent), `max_age`, `drained` (the pod left the set),
 //!   `local` (closed here: idle, surplus, or a response that nobody waited for), `other`.
 //! - `kind` of `retries_total`: `unsent` (no pod can have seen the request) or `sent`.
@@ -59,6 +59,9 @@
 //! second at least, so `set_age_seconds` is right also where nothing happens and nobody calls. Picks are
 //! counted where requests do not wait for each other, and reach the recorder at the same moments: up
 //! to a second late; after the driver's end, when the last handle is dropped. All else is counted at once.
+//!
+//! A driver that ends before the last handle leaves the gauges as they are, and `stale` at 1: nothing moves any
+//! more, also not the age. With the last handle they all become 0.
 //!
 //! A pick costs one atomic addition more, to a cache line that few threads share: no lock, no allocation.
 //! Without the feature it costs nothing.

@@ -47,7 +47,7 @@ pub enum Cause {
     TimedOut,
     /// The connection ended before the answer.
     Reset,
-    /// The caller waited for a second or longer, and then gave up.
+    /// The caller waited for a second or longer, and for longer than requests take on average, and then gave up.
     GaveUp,
     /// A health check failed.
     Unhealthy,

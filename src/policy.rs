@@ -1,22 +1,4 @@
 //! Which endpoint: one question, answered from what is in memory.
-//!
-//! | Policy | Idea | Use it when |
-//! |---|---|---|
-//! | [`Adaptive`] | the lowest product of measured latency and requests in flight | anything with a latency: pods are unequal, shared, or restart |
-//! | [`RoundRobin`] | each in turn | pods and requests are about equal, or shares must be exact |
-//! | [`Random`] | any | clients are many or short-lived; nothing is remembered |
-//! | [`LeastRequest`] | of two, the one with fewer requests in flight | requests cost unequally |
-//! | [`PeakEwma`] | of two, the lower product of peak latency and requests in flight | coming from Finagle, Linkerd or tower |
-//! | [`Weighted`] | each in turn, as often as its weight says | pods have known, unequal sizes |
-//! | [`Rendezvous`] | the one that the key ranks highest | caches, data split by key; up to some hundred pods |
-//! | [`Maglev`] | the one that a table has for the key | the same over hundreds of pods |
-//! | [`First`] | one, as long as it is there | active/standby by rank |
-//! | [`Primary`] | the accepted primary | writes to a replicated database |
-//! | [`Replica`] | a policy over the replicas | reads that must not load the primary |
-//! | [`PreferReplica`] | replicas, else anything | reads that must succeed |
-//! | [`Prefer`] | a policy over some, else over the others | pods nearby, or of one version |
-//! | [`Policy::or`] | another where the first picks nothing | |
-//! | [`policy_fn`] | yours | the rest |
 
 use std::{fmt, sync::Arc};
 
@@ -53,6 +35,27 @@ pub use round_robin::RoundRobin;
 pub use weighted::Weighted;
 
 /// Picks an endpoint.
+///
+/// | Policy | Idea | Use it when |
+/// |---|---|---|
+/// | [`Adaptive`] | the lowest product of measured latency and requests in flight | anything with a latency: pods are unequal, shared, or restart |
+/// | [`RoundRobin`] | each in turn | pods and requests are about equal, or shares must be exact |
+/// | [`Random`] | any | clients are many or short-lived; nothing is remembered |
+/// | [`LeastRequest`] | of two, the one with fewer requests in flight | requests cost unequally |
+/// | [`PeakEwma`] | of two, the lower product of peak latency and requests in flight | coming from Finagle, Linkerd or tower |
+/// | [`Weighted`] | each in turn, as often as its weight says | pods have known, unequal sizes |
+/// | [`Rendezvous`] | the one that the key ranks highest | caches, data split by key; up to some hundred pods |
+/// | [`Maglev`] | the one that a table has for the key | the same over hundreds of pods |
+/// | [`First`] | one, as long as it is there | active/standby by rank |
+/// | [`Primary`] | the accepted primary | writes to a replicated database |
+/// | [`Replica`] | a policy over the replicas | reads that must not load the primary |
+/// | [`PreferReplica`] | replicas, else anything | reads that must succeed |
+/// | [`Prefer`] | a policy over some, else over the others | pods nearby, or of one version |
+/// | [`Policy::or`] | another where the first picks nothing | |
+/// | [`policy_fn`] | yours | the rest |
+///
+/// [`Adaptive`] is the default ([`Builder::policy`](crate::Builder::policy) says why). Each policy says when not to use it. Wrappers compose:
+/// `Replica(Adaptive::new())`, `Prefer::label("eu-1a", Adaptive::new())`, `Replica(Adaptive::new()).or(Primary)`.
 ///
 /// It runs on every request, on any thread, through `&self`: no lock, no allocation, no await. State
 /// that belongs to an endpoint is on the endpoint and survives set changes; state of the policy

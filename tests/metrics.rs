@@ -252,6 +252,41 @@ async fn nobody_needs_to_ask_for_the_age_to_be_right() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_keeps_up_to_date_is_stale() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=3));
+    let (balancer, driver) = recorded.while_building(|| builder(&script).build());
+    let driving = tokio::spawn(driver);
+    balancer.resolved().await.unwrap();
+    assert_eq!(recorded.page().value("headless_lb_stale"), 0.0);
+    driving.abort();
+    let _ = driving.await;
+    let page = recorded.page();
+    assert_eq!(page.value("headless_lb_stale"), 1.0);
+    page.only("headless_lb_endpoints", [("available", 3.0)]);
+    assert!(page.value("headless_lb_set_hash") > 0.0);
+    assert!(balancer.pick().is_ok(), "the handle goes on with them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_last_handle_is_gone_has_no_endpoints() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=3));
+    let balancer = resolved(&recorded, &script).await;
+    script.say(servfail());
+    sleep(60 * SECOND).await;
+    assert!(recorded.page().value("headless_lb_set_age_seconds") > 50.0);
+    drop(balancer);
+    sleep(SECOND).await;
+    let page = recorded.page();
+    page.only("headless_lb_endpoints", []);
+    for gauge in ["set_hash", "set_age_seconds", "stale"] {
+        let value = page.value(&format!("headless_lb_{gauge}"));
+        assert_eq!(value, 0.0, "{gauge}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hash_is_that_of_the_addresses_and_nothing_else() {
     let recorded = Recorded::new();
     let script = Script::new(pods([1, 2, 3]));

@@ -287,9 +287,10 @@ async fn a_pod_that_was_beaten_by_a_hedge_was_slow_and_has_not_failed() {
 
 #[tokio::test]
 async fn a_request_that_is_to_be_ignored_says_nothing_whatever_becomes_of_it() {
-    for path in ["/status/200", "/status/500", "/closes", "/breaks"] {
+    for path in ["/status/200", "/status/500", "/closes", "/breaks", "/hangs"] {
         let pod = Pod::start(7).await;
-        let client = client([pod.addr], Timed(First::new()), Http::new());
+        let settings = Http::new().try_timeout(200 * MS);
+        let client = client([pod.addr], Timed(First::new()), settings);
         let endpoint = only(&client).await;
         let mut request = post(path);
         request.extensions_mut().insert(Outcome::Ignore);

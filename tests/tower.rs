@@ -131,7 +131,7 @@ async fn an_unsent_request_moves_to_the_next_endpoint_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_refused_is_set_aside_for_later_calls() {
-    let (balancer, seen) = spawn(&fixed(2), |host| match host {
+    let (balancer, seen) = spawn(&fixed(2).policy(RoundRobin::new()), |host| match host {
         2 => Behaviour::Answers,
         _ => Behaviour::Refuses,
     });
@@ -341,7 +341,9 @@ async fn a_policy_of_ones_own_sees_the_key() {
 async fn ten_thousand_endpoints_work() {
     let many = (0..10_000_u32)
         .map(|i| std::net::SocketAddr::new(std::net::Ipv4Addr::from(0x0a00_0000 + i).into(), 80));
-    let balancer = Balancer::builder(Fixed::new(many)).spawn();
+    let balancer = Balancer::builder(Fixed::new(many))
+        .policy(RoundRobin::new())
+        .spawn();
     balancer.resolved().await.unwrap();
     let picked: std::collections::BTreeSet<_> = (0..10_000)
         .map(|_| balancer.pick().unwrap().addr())
@@ -378,7 +380,7 @@ async fn requests_that_fail_together_set_a_pod_aside_once_and_briefly() {
 
 #[tokio::test(start_paused = true)]
 async fn pick_many_by_round_robin_is_even() {
-    let balancer = fixed(3).spawn();
+    let balancer = fixed(3).policy(RoundRobin::new()).spawn();
     balancer.resolved().await.unwrap();
     let mut shares = std::collections::BTreeMap::new();
     for _ in 0..300 {
@@ -621,7 +623,7 @@ async fn a_caller_who_gives_up_after_a_second_means_the_endpoint_that_has_the_ca
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_goes_by_no_time_has_requests_counted_and_not_timed() {
-    let (balancer, _) = spawn(&fixed(1), |_| Behaviour::Answers);
+    let (balancer, _) = spawn(&fixed(1).policy(RoundRobin::new()), |_| Behaviour::Answers);
     balancer.resolved().await.unwrap();
     balancer.clone().oneshot(String::new()).await.unwrap();
     let endpoint = Arc::clone(balancer.endpoints().iter().next().unwrap());

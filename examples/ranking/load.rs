@@ -75,6 +75,8 @@ pub(crate) struct Figures {
     /// Of those that succeeded, ascending.
     latencies: Vec<Duration>,
     pub(crate) failed: usize,
+    /// How long after its time one request in a hundred left, at least.
+    pub(crate) late: Duration,
     /// How many requests each pod had while it was measured, the odd one last.
     served: Vec<u64>,
 }
@@ -108,19 +110,16 @@ pub(crate) async fn run(
     traffic: &Traffic,
     start: Instant,
 ) -> Figures {
-    let (mut calls, mut before) = (JoinSet::new(), None);
+    let (mut calls, mut before, mut lags) = (JoinSet::new(), None, Vec::new());
     for arrival in &*traffic.requests {
         let due = start + arrival.at;
         sleep_until(due).await;
+        lags.push(due.elapsed());
         let is_measured = arrival.at >= traffic.warm_up;
         if is_measured && before.is_none() {
             before = Some(fleet.served());
         }
         let call = call(clients[arrival.client].clone(), arrival.work, due);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an open loop waits for no answer"
-        )]
         calls.spawn(async move { (is_measured, call.await) });
     }
     let results = calls.join_all().await;
@@ -128,7 +127,9 @@ pub(crate) async fn run(
     let mut latencies: Vec<_> = measured().filter_map(|(_, result)| *result).collect();
     latencies.sort_unstable();
     let before = before.unwrap_or_else(|| vec![0; PODS]);
+    lags.sort_unstable();
     Figures {
+        late: lags.get(lags.len() * 99 / 100).copied().unwrap_or_default(),
         failed: measured().count() - latencies.len(),
         latencies,
         served: iter::zip(fleet.served(), before)

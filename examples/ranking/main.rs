@@ -40,6 +40,9 @@ usage: ranking [--seconds 12] [--seed 1]
 /// Before it is measured: the clients learn, and a pod that is slow gets its queue.
 const WARM_UP: Duration = Duration::from_secs(3);
 
+/// A request that leaves so late shows in the latencies of all policies alike.
+const LATE: Duration = Duration::from_millis(20);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,7 +70,7 @@ async fn run(time: Duration, seed: u64) -> Result<String> {
                 if clients == 1 { "" } else { "s" }
             ));
             let traffic = Traffic::of(seed, clients, WARM_UP, time);
-            let figures = round(&traffic, odd, clients).await?;
+            let figures = undisturbed(&traffic, odd, clients).await?;
             ranking::show(&figures);
             rounds.push(((odd, clients), figures));
         }
@@ -93,22 +96,46 @@ async fn run(time: Duration, seed: u64) -> Result<String> {
     ))
 }
 
+/// A round in which the traffic came when it was due: on a busy machine that takes more than one try.
+async fn undisturbed(
+    traffic: &Traffic,
+    odd: Odd,
+    clients: usize,
+) -> Result<Vec<(&'static str, Figures)>> {
+    for _ in 0..3 {
+        let figures = round(traffic, odd, clients).await?;
+        let Some(late) = figures.iter().map(|(_, one)| one.late).max() else {
+            break;
+        };
+        if late <= LATE {
+            return Ok(figures);
+        }
+        aside(format!(
+            "once more: a hundredth of the requests left {late:.0?} late, for the machine was busy"
+        ));
+    }
+    Err("the machine is too busy: requests leave too late three times in a row".into())
+}
+
 /// All contestants at the same time, so that what the machine does meets all of them.
 async fn round(
     traffic: &Traffic,
     odd: Odd,
     clients: usize,
 ) -> Result<Vec<(&'static str, Figures)>> {
+    let mut ready = Vec::new();
+    for contestant in Contestant::ALL {
+        let fleet = Fleet::start(odd).await?;
+        let clients = contestant.clients(&fleet, clients).await?;
+        ready.push((contestant, fleet, clients));
+    }
     let mut runs = JoinSet::new();
     let start = Instant::now() + Duration::from_millis(500);
-    for contestant in Contestant::ALL {
+    for (contestant, fleet, clients) in ready {
         let traffic = traffic.clone();
-        #[expect(clippy::disallowed_methods, reason = "contestants run side by side")]
         runs.spawn(async move {
-            let fleet = Fleet::start(odd).await?;
-            let clients = contestant.clients(&fleet, clients).await?;
             let figures = load::run(&fleet, clients, &traffic, start).await;
-            Result::<_>::Ok((contestant, figures))
+            (contestant, figures)
         });
     }
     let live = Live::default();
@@ -121,7 +148,7 @@ async fn round(
     drop(live);
     let mut done = Vec::new();
     while let Some(run) = runs.join_next().await {
-        done.push(run??);
+        done.push(run?);
     }
     done.sort_by_key(|(contestant, _)| *contestant as usize);
     aside(format!("{} requests each", traffic.measured()));

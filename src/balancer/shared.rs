@@ -5,7 +5,11 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
@@ -112,10 +116,14 @@ impl<S> Shared<S> {
     pub(crate) fn publish(&self, snapshot: Option<Snapshot<S>>, status: &Status) {
         let set = snapshot.map(|snapshot| {
             let set = Arc::clone(snapshot.set());
-            for policy in self.preparing.load().iter().filter_map(Weak::upgrade) {
-                policy.prepare(&set);
-            }
+            let asked = self.preparing.load_full();
+            prepare_all(&*asked, &set);
             self.snapshot.store(Arc::new(snapshot));
+            // A handle made meanwhile may have found the set before: it has told of its policy by now, or it finds this one.
+            fence(SeqCst);
+            let asking = self.preparing.load();
+            let is_new = |policy: &&_| !asked.iter().any(|one| Weak::ptr_eq(one, policy));
+            prepare_all(asking.iter().filter(is_new), &set);
             set
         });
         let before = self.status.load();
@@ -148,7 +156,8 @@ impl<S> Shared<S> {
             policies.push(Arc::downgrade(policy));
             policies
         });
-        // One that was published meanwhile did not know of this policy.
+        // One that was published meanwhile did not know of this policy. The other half of the agreement is in `publish`.
+        fence(SeqCst);
         let newest = Arc::clone(self.snapshot.load().set());
         if newest.id() != set.id() {
             policy.prepare(&newest);
@@ -205,6 +214,12 @@ impl<S> Shared<S> {
     }
 }
 
+fn prepare_all<'p>(policies: impl IntoIterator<Item = &'p Weak<dyn Policy>>, set: &EndpointSet) {
+    for policy in policies.into_iter().filter_map(Weak::upgrade) {
+        policy.prepare(set);
+    }
+}
+
 impl<S> Drop for Shared<S> {
     /// The last handle is gone: the driver notices, and ends.
     fn drop(&mut self) {
@@ -245,5 +260,86 @@ impl Signals {
     pub(crate) fn refresh(&self) {
         self.refresh.store(true, Relaxed);
         self.notify.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr,
+        sync::{OnceLock, atomic::AtomicU64},
+    };
+
+    use super::*;
+    use crate::{
+        endpoint::Endpoint,
+        registry::{Config, Registry},
+        resolve::Resolution,
+        set::{Candidates, Choice},
+    };
+
+    /// Remembers the last set that it was prepared for.
+    #[derive(Default)]
+    struct Prepared(AtomicU64);
+
+    impl Policy for Prepared {
+        fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+            candidates.choose(0)
+        }
+
+        fn prepare(&self, set: &EndpointSet) -> bool {
+            self.0.store(set.id(), Relaxed);
+            true
+        }
+    }
+
+    /// Makes a handle with another policy while a set is being published.
+    struct Meanwhile {
+        shared: Weak<Shared<()>>,
+        other: Arc<dyn Policy>,
+        once: OnceLock<()>,
+    }
+
+    impl Policy for Meanwhile {
+        fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+            candidates.choose(0)
+        }
+
+        fn prepare(&self, set: &EndpointSet) -> bool {
+            if !set.is_empty() {
+                let shared = self.shared.upgrade().unwrap();
+                self.once.get_or_init(|| shared.prepare(&self.other));
+            }
+            true
+        }
+    }
+
+    #[test]
+    fn a_policy_of_a_handle_that_is_made_while_a_set_is_published_is_prepared_for_that_set() {
+        let now = Instant::now();
+        let mut registry = Registry::new("web", Config::default(), |_: &Arc<Endpoint>| (), now);
+        let (signals, _hints) = Signals::new("test");
+        let settings = Settings {
+            initial_timeout: Duration::ZERO,
+            wait_when_empty: Duration::ZERO,
+            max_attempts: 1,
+            is_probed: false,
+        };
+        let status = registry.status().clone();
+        let shared = Arc::new(Shared::new(status, Arc::new(signals), settings));
+        let other = Arc::new(Prepared::default());
+        let meanwhile: Arc<dyn Policy> = Arc::new(Meanwhile {
+            shared: Arc::downgrade(&shared),
+            other: Arc::clone(&other) as Arc<dyn Policy>,
+            once: OnceLock::new(),
+        });
+        shared.prepare(&meanwhile);
+        registry.on_asked(now);
+        let only = SocketAddr::from(([10, 0, 0, 1], 80));
+        registry.on_answer(now, Ok(Resolution::new([only])));
+        let found = registry.publish().unwrap().into_snapshot();
+        let id = found.set().id();
+        shared.publish(Some(found), registry.status());
+        assert_eq!(other.0.load(Relaxed), id);
     }
 }

@@ -108,6 +108,21 @@ impl Metering {
 
     /// How things are now.
     pub(super) fn state(&mut self, now: Instant, status: &Status) {
+        self.tell(now, status, status.stale_since().is_some());
+    }
+
+    /// Nobody will look any more, and the handles go on with what they have.
+    pub(super) fn abandoned(&mut self, now: Instant, status: &Status) {
+        self.tell(now, status, true);
+    }
+
+    /// There is no handle any more: nothing of the service is left to tell.
+    pub(super) fn ended(&self) {
+        self.meter.changed(0, 0, 0);
+        self.meter.state(Duration::ZERO, false, States::default());
+    }
+
+    fn tell(&mut self, now: Instant, status: &Status, is_stale: bool) {
         if !Meter::IS_ON {
             return;
         }
@@ -124,11 +139,8 @@ impl Metering {
             draining: status.draining(),
             ..self.states
         };
-        self.meter.state(
-            now.saturating_duration_since(known),
-            status.stale_since().is_some(),
-            states,
-        );
+        self.meter
+            .state(now.saturating_duration_since(known), is_stale, states);
         self.due = now + BEAT;
     }
 }

@@ -98,8 +98,8 @@ impl InFlight {
     }
 
     /// The caller waits no more. If the request is timed: within the latency to expect this says nothing;
-    /// beyond it the request was slow; after a second it has failed ([`Cause::GaveUp`]), for a timeout
-    /// around the call looks like this.
+    /// beyond it the request was slow; after a second, or the mean of all endpoints if that is longer, it has failed
+    /// ([`Cause::GaveUp`]), for a timeout around the call looks like this.
     pub fn cancel_at(&mut self, now: Instant) {
         let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) else {
             return;
@@ -285,6 +285,20 @@ mod tests {
             request.fail_late(reset);
             assert_eq!((endpoint.succeeded(), endpoint.failed()), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_breaks_off_late_is_a_failure_with_the_latency_of_its_head() {
+        let endpoint = endpoint();
+        let mut download = endpoint.begin();
+        download.sent_at(Instant::now());
+        tokio::time::advance(10 * MS).await;
+        download.record_at(Instant::now(), Outcome::Success);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        download.fail_late(Failure::of(Cause::Reset));
+        let penalty = endpoint.latency(Instant::now()).unwrap();
+        assert!(penalty > Duration::from_millis(900), "{penalty:?}");
+        assert!(penalty < Duration::from_secs(2), "{penalty:?}");
     }
 
     #[tokio::test(start_paused = true)]

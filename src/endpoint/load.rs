@@ -38,7 +38,8 @@ const PENALTY_MEANS: f32 = 20.0;
 /// The most that a pod may ask to be left alone for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What a caller waited for before it gave up counts as a failure from here on: an outer timeout looks like this.
+/// What a caller waited for before it gave up counts as a failure from here on, unless requests usually take longer: an outer
+/// timeout looks like this.
 const GAVE_UP: Duration = Duration::from_secs(1);
 
 /// The cells that requests write: on a cache line pair of their own, for readers of the address must not
@@ -74,6 +75,10 @@ pub(super) struct Load {
 /// A number and when it was written, in one word; 0 if it was not.
 #[derive(Debug, Default)]
 struct Stamped(AtomicU64);
+
+/// A moment may be so many stamps (73 minutes) before the one in the cell: that of an answer that was told late. All else is
+/// age. Were half of the circle late, what nobody asked over a long weekend would look new for as long again.
+const LATE: u32 = 1 << 25;
 
 /// What a [`Stamped`] held.
 #[derive(Clone, Copy)]
@@ -117,14 +122,14 @@ impl Seen {
     /// Whether it was written after that moment.
     #[inline]
     fn is_newer(self, stamp: u32) -> bool {
-        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX / 2
+        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX - LATE
     }
 
     /// Stamps since it was written. A reader whose clock reading is older than the cell's sees none.
     #[inline]
     fn age(self, stamp: u32) -> u32 {
         let age = stamp.wrapping_sub(self.word as u32);
-        if age > u32::MAX / 2 { 0 } else { age }
+        if age > u32::MAX - LATE { 0 } else { age }
     }
 }
 
@@ -148,12 +153,12 @@ impl Load {
         }
     }
 
-    /// The peak latency, fading to zero.
+    /// The peak latency, fading to next to nothing: times the requests in flight it still tells endpoints apart.
     #[inline]
     pub(super) fn peak(&self, stamp: u32) -> f32 {
         let seen = self.peak.load();
         match seen.value() {
-            Some(peak) => peak * decay::exact(seen.age(stamp), PEAK_TAU),
+            Some(peak) => (peak * decay::exact(seen.age(stamp), PEAK_TAU)).max(f32::MIN_POSITIVE),
             None => PEAK_SEED,
         }
     }
@@ -236,7 +241,8 @@ impl Load {
 
     /// The caller waits no more; whether that says that the pod failed.
     pub(super) fn give_up(&self, baseline: &Baseline, timing: Timing) -> bool {
-        if timing.latency >= GAVE_UP {
+        // Not by this pod's estimate: that of one that hangs is a penalty, longer than any timeout.
+        if timing.latency >= GAVE_UP && seconds(timing.latency) >= baseline.usual() {
             return true;
         }
         self.outlast(baseline, timing);
@@ -387,6 +393,15 @@ mod tests {
     }
 
     #[test]
+    fn a_peak_that_has_faded_for_an_hour_is_still_more_than_nothing() {
+        let (load, baseline) = (Load::default(), baseline());
+        load.succeed(&baseline, 1, took(10, SECOND));
+        // Times the requests in flight it must make a difference.
+        let peak = load.peak(3_600 * SECOND);
+        assert!(peak < 1e-9 && 2.0 * peak > peak, "{peak:e}");
+    }
+
+    #[test]
     fn a_quick_failure_counts_as_a_slow_answer_by_whichever_measure_is_the_slowest() {
         let of = |mean: u64, failure: Failure, millis: u64| {
             let (load, baseline) = (Load::default(), baseline());
@@ -459,6 +474,38 @@ mod tests {
             0.100 * 0.36788 + 0.500 * 0.63212,
         );
         assert!(give_up(1_000));
+    }
+
+    #[test]
+    fn who_gives_up_on_a_slow_service_sooner_than_it_usually_takes_says_nothing() {
+        let (load, baseline) = (Load::default(), baseline());
+        load.succeed(&baseline, 1, took(5_000, SECOND));
+        let give_up = |millis| load.give_up(&baseline, took(millis, SECOND).unwrap());
+        assert!(!give_up(2_000) && !give_up(4_999));
+        near(load.expected(&baseline, SECOND), 5.0);
+        assert!(give_up(5_001), "an outer timeout");
+        // What is slow because it failed is not what requests usually take.
+        let quick = Baseline::new(Instant::now());
+        load.fail(&quick, Failure::of(Cause::GaveUp), took(3_000, SECOND));
+        assert!(load.give_up(&quick, took(2_000, SECOND).unwrap()));
+    }
+
+    #[test]
+    fn what_was_left_alone_for_days_is_old_and_learns_again() {
+        const DAY: u32 = 24 * 3600 * SECOND;
+        for days in [1, 3, 4, 5, 6] {
+            let (load, baseline) = (Load::default(), baseline());
+            Load::default().succeed(&baseline, 1, took(10, SECOND));
+            load.fail(&baseline, Failure::of(Cause::Reset), took(1, SECOND));
+            load.sent(SECOND);
+            let now = SECOND.wrapping_add(days * DAY);
+            near(load.expected(&baseline, now), 0.010);
+            assert_eq!(load.sends(now), 0.0, "{days} days");
+            assert!(load.peak(now) < 1e-9, "{days} days");
+            load.succeed(&baseline, 1, took(40, now));
+            near(load.expected(&baseline, now), 0.040);
+            near(load.peak(now), 0.040);
+        }
     }
 
     #[test]

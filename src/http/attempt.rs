@@ -23,6 +23,8 @@ pub(super) struct Attempt {
     is_renewed: bool,
     /// It was reported as late.
     is_late: bool,
+    /// How long it takes says nothing.
+    is_ignored: bool,
 }
 
 enum Phase {
@@ -96,12 +98,13 @@ pub(super) enum Event {
 }
 
 impl Attempt {
-    pub(super) fn new(pod: HttpPod) -> Self {
+    pub(super) fn new(pod: HttpPod, is_ignored: bool) -> Self {
         Self {
             pod,
             phase: Phase::Connect,
             is_renewed: false,
             is_late: false,
+            is_ignored,
         }
     }
 
@@ -118,6 +121,9 @@ impl Attempt {
         let Phase::Answer(sent) = &self.phase else {
             return false;
         };
+        if self.is_ignored {
+            return false;
+        }
         let late = Late {
             sent: sent.at,
             is_doubted: sent.is_doubted,
@@ -129,6 +135,13 @@ impl Attempt {
             self.pod.end_trial();
         }
         is_silent
+    }
+
+    /// The time that it was given is over.
+    pub(super) fn time_out(&self) {
+        if !self.is_ignored {
+            self.pod.pool.silent();
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
@@ -186,7 +199,7 @@ impl Attempt {
     }
 
     fn answered(&mut self, sent: Sent, response: Response<Incoming>) -> Response<HttpBody> {
-        let at = self.pod.pool.answered(sent.at);
+        let at = self.pod.pool.answered(sent.at, self.is_ignored);
         self.pod.end_trial();
         let status = response.status();
         let is_upgrade =

@@ -207,7 +207,8 @@ impl Http {
     /// a connection that ends after the request was sent, a [`try_timeout`](Self::try_timeout) that is over and a body that
     /// breaks off are failures; a request that its pod did not get, an upgrade (`101`, or `2xx` to a `CONNECT`) and
     /// a caller's own body that fails say nothing. A request that is meant to take long carries an
-    /// [`Outcome::Ignore`] as an extension, and says nothing whatever becomes of it.
+    /// [`Outcome::Ignore`] as an extension, and says nothing whatever becomes of it: however late it is, it goes to no
+    /// other pod as well, and its pod does not pass for silent.
     ///
     /// ```
     /// use headless_lb::{Cause, Http, Outcome};

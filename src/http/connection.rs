@@ -134,12 +134,14 @@ impl Connection {
         };
         if connection.sender.is_ready() {
             connection.give_back();
-        } else if !connection.is_closed()
-            && let Some(pool) = connection.pool.upgrade()
-        {
+        } else if connection.is_closed() {
+            // The response said so, or its end was the end of the connection.
+            connection.close.ending.closed_by_pod();
+        } else if let Some(pool) = connection.pool.upgrade() {
             pool.client.runtime.spawn(async move {
-                if connection.sender.ready().await.is_ok() {
-                    connection.give_back();
+                match connection.sender.ready().await {
+                    Ok(()) => connection.give_back(),
+                    Err(_) => connection.close.ending.closed_by_pod(),
                 }
             });
         }

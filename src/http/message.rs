@@ -160,12 +160,14 @@ impl Message {
         self.may_repeat && self.can_be_sent()
     }
 
-    /// Whether it may be with two pods at once: if none of them need wait for the rest of its body.
+    /// Whether it may be with two pods at once: if none of them need wait for the rest of its body, and it is not
+    /// meant to take long.
     pub(super) fn may_double(&self) -> bool {
         let State::Kept(tape) = &self.body else {
             return false;
         };
-        self.may_repeat && tape.as_ref().is_none_or(|tape| tape.is_complete())
+        let may_repeat = self.may_repeat && !self.is_ignored;
+        may_repeat && tape.as_ref().is_none_or(|tape| tape.is_complete())
     }
 }
 

@@ -213,6 +213,7 @@ impl Pool {
         state.next_id += 1;
         let id = state.next_id;
         let close = Arc::<Close>::default();
+        close.ending.draining(state.presence == Presence::Draining);
         state.open.insert(id, Arc::clone(&close));
         Some((id, close))
     }
@@ -268,8 +269,8 @@ impl Pool {
     }
 
     /// The pod has answered a request that was sent at `sent`; now, which is returned.
-    pub(super) fn answered(&self, sent: Instant) -> Instant {
-        let (now, millis) = self.client.answered(sent);
+    pub(super) fn answered(&self, sent: Instant, is_ignored: bool) -> Instant {
+        let (now, millis) = self.client.answered(sent, is_ignored);
         if self.health.answered(millis) {
             self.endpoint.reached();
         }

@@ -63,6 +63,7 @@ pub(super) struct Close {
 
 impl Close {
     pub(super) fn now(&self) {
+        self.ending.cut();
         self.told.store(true, Relaxed);
         self.reader.wake();
     }

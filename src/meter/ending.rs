@@ -26,7 +26,7 @@ pub(crate) struct Ending {
     established: OnceLock<(Meter, Option<Instant>)>,
     /// The strongest [`Evidence`] so far.
     evidence: AtomicU8,
-    /// [`IN_USE`], [`CLOSED`], [`LET_GO`].
+    /// [`IN_USE`], [`CLOSED`], [`LET_GO`], [`CUT`], [`COUNTED`].
     stage: AtomicU8,
     /// Its pod has left the set.
     is_draining: AtomicBool,
@@ -38,6 +38,10 @@ const IN_USE: u8 = 1;
 const CLOSED: u8 = 2;
 /// The pool wants it no more: that its pod closes it then is only polite.
 const LET_GO: u8 = 4;
+/// We ended it, so what is seen from then on is our own doing.
+const CUT: u8 = 8;
+/// Once: a request may still come upon a socket that has just gone.
+const COUNTED: u8 = 16;
 
 /// What points at the pod, the weakest first.
 #[derive(Clone, Copy)]
@@ -88,6 +92,12 @@ impl Ending {
         self.stage.fetch_or(LET_GO, Relaxed);
     }
 
+    /// The time that its pod had to drain is over.
+    pub(crate) fn cut(&self) {
+        self.draining(true);
+        self.stage.fetch_or(CUT, Relaxed);
+    }
+
     pub(crate) fn closed_by_pod(&self) {
         if self.stage.load(Relaxed) & LET_GO == 0 {
             self.saw(Evidence::Closed);
@@ -132,7 +142,9 @@ impl Ending {
     }
 
     fn saw(&self, evidence: Evidence) {
-        self.evidence.fetch_max(evidence as u8, Relaxed);
+        if self.stage.load(Relaxed) & CUT == 0 {
+            self.evidence.fetch_max(evidence as u8, Relaxed);
+        }
     }
 
     /// Counts it, if it ever was a connection.
@@ -140,6 +152,9 @@ impl Ending {
         let Some((meter, expires)) = self.established.get() else {
             return;
         };
+        if self.stage.fetch_or(COUNTED, Relaxed) & COUNTED != 0 {
+            return;
+        }
         let is_old = expires.is_some_and(|expires| expires <= Instant::now());
         let evidence = self.evidence.load(Relaxed);
         meter.disconnected(reason(evidence, self.is_draining.load(Relaxed), is_old));
@@ -188,6 +203,21 @@ mod tests {
         assert_eq!(why(Some(Evidence::Silent), false, true), "timeout");
         assert_eq!(why(Some(Evidence::Silent), true, false), "drained");
         assert_eq!(why(Some(Evidence::Other), false, true), "other");
+    }
+
+    #[test]
+    fn a_request_that_comes_when_the_socket_is_gone_is_no_second_end() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let meter = metrics::with_local_recorder(&recorder, || Meter::new("web"));
+        let ending = Ending::default();
+        ending.established(&meter, None);
+        ending.closed_by_pod();
+        ending.closed();
+        ending.begin();
+        ending.end();
+        let page = recorder.handle().render();
+        let line = r#"headless_lb_disconnects_total{service="web",reason="goaway"} 1"#;
+        assert!(page.lines().any(|other| other == line), "{page}");
     }
 
     #[test]

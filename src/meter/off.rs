@@ -72,6 +72,9 @@ mod http {
         #[cfg(feature = "http2")]
         pub(crate) fn let_go(&self) {}
 
+        #[inline]
+        pub(crate) fn cut(&self) {}
+
         pub(crate) fn went_wrong(&self) {}
 
         #[inline]

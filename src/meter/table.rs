@@ -110,7 +110,7 @@ pub(super) const SET_HASH: Metric = Metric::gauge(
 
 pub(super) const STALE: Metric = Metric::gauge(
     "headless_lb_stale",
-    "1 while questions fail or an empty answer waits to be confirmed",
+    "1 while questions fail, an empty answer waits to be confirmed, or nobody asks any more",
 );
 
 pub(super) const ENDPOINTS: Metric = Metric::gauge("headless_lb_endpoints", "Endpoints, by state")

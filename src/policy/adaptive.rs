@@ -166,7 +166,7 @@ impl Default for Adaptive {
 /// How many picks a second each endpoint gets on average: summed up ten times a second, for that costs as much as a pick.
 #[derive(Debug, Default)]
 struct Fair {
-    /// The bits of the number, and the stamp: 0 if it was never summed.
+    /// The bits of the number, and the [mark](Self::mark): 0 if it was never summed.
     cell: AtomicU64,
 }
 
@@ -176,11 +176,18 @@ const FAIR_FOR: u32 = 763;
 impl Fair {
     #[inline]
     fn of(&self, candidates: Candidates<'_>, stamp: u32, draw: &Draw) -> f32 {
-        let word = self.cell.load(Relaxed);
-        if word != 0 && stamp.wrapping_sub(word as u32) <= FAIR_FOR {
+        let (word, mark) = (self.cell.load(Relaxed), Self::mark(candidates, stamp));
+        if word != 0 && mark.wrapping_sub(word as u32) <= FAIR_FOR {
             return f32::from_bits((word >> 32) as u32);
         }
         self.sum(candidates, stamp, draw)
+    }
+
+    /// The stamp, shifted for each set to a place of its own: another set's sum, which may be of another service with
+    /// another rate, is never young. (2^32 divided by the golden ratio: sets that follow each other are far apart.)
+    #[inline]
+    fn mark(candidates: Candidates<'_>, stamp: u32) -> u32 {
+        stamp.wrapping_add((candidates.set().id() as u32).wrapping_mul(0x9e37_79b9))
     }
 
     #[cold]
@@ -200,7 +207,8 @@ impl Fair {
                 .sum();
             sum / n as f32
         };
-        let word = u64::from(fair.to_bits()) << 32 | u64::from(stamp);
+        let mark = Self::mark(candidates, stamp);
+        let word = u64::from(fair.to_bits()) << 32 | u64::from(mark);
         self.cell.store(word, Relaxed);
         fair
     }
@@ -360,6 +368,28 @@ mod tests {
             7,
             "the 22nd within a second"
         );
+    }
+
+    #[test]
+    fn a_policy_that_two_services_share_mixes_up_neither_their_rates_nor_their_caps() {
+        let (quiet, busy, policy) = (set_of(2), set_of(10), Adaptive::seeded(5));
+        let now = Instant::now();
+        for i in 0..9 {
+            served(at(&busy, i), now, 10 * MS, Outcome::Success);
+        }
+        // With a cap that is made of the other service's rate, all but this one are over theirs.
+        let mut failed = 0;
+        for k in 0..20_000_u32 {
+            let now = now + MS * (20 + k / 10);
+            if k % 10 == 0 {
+                picked(&policy, &quiet, now);
+                served(at(&busy, 9), now, MS, Cause::Reset.into());
+            }
+            let place = picked(&policy, &busy, now);
+            served(at(&busy, place), now, Duration::ZERO, Outcome::Success);
+            failed += u32::from(place == 9);
+        }
+        assert_eq!(failed, 0);
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl<N: NewService> Registry<N> {
             Difference::None
         } else {
             self.unsettle();
-            let (difference, pending) = self.merge(now, in_order(addresses, &ranks), whole);
+            let listed = in_order(addresses, &ranks);
+            let (difference, pending) = self.merge(now, listed, whole, true);
             self.settled = (whole && !pending).then_some(fingerprint);
             difference
         };
@@ -92,7 +93,7 @@ impl<N: NewService> Registry<N> {
             return;
         }
         self.unsettle();
-        let (_, pending) = self.merge(now, in_order(addresses, &ranks), true);
+        let (_, pending) = self.merge(now, in_order(addresses, &ranks), true, false);
         if pending {
             self.remove(now, |slot| slot.misses > 0);
             self.update(now);
@@ -160,13 +161,14 @@ impl<N: NewService> Registry<N> {
             .min()
     }
 
-    /// Takes addresses in order into the slots. Only a whole list removes. Also tells whether an
-    /// endpoint stays that the list lacks.
+    /// Takes addresses in order into the slots. Only a whole list removes, and only one that is an answer confirms.
+    /// Also tells whether an endpoint stays that the list lacks.
     fn merge(
         &mut self,
         now: Instant,
         listed: Vec<(u64, &Address)>,
         whole: bool,
+        confirms: bool,
     ) -> (Difference, bool) {
         let known_before = self.status.endpoints + self.status.warming;
         let (mut fresh, mut added, mut missing, mut place) = (Vec::new(), 0, 0, 0);
@@ -190,7 +192,9 @@ impl<N: NewService> Registry<N> {
                     self.replaced(now, old);
                 }
                 Some(slot) => {
-                    slot.seen = now;
+                    if confirms {
+                        slot.seen = now;
+                    }
                     slot.misses = 0;
                     if let Some(name) = address.name() {
                         slot.endpoint.set_name(name);
@@ -372,6 +376,9 @@ fn preference(address: &Address) -> impl Ord {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::Resolution;
     use crate::{
         endpoint::Address,
         registry::{
@@ -403,6 +410,31 @@ mod tests {
         );
         pods.narrowed(3..=6);
         assert_eq!(pods.hosts(), [3, 4, 5, 6], "what is known may join");
+    }
+
+    #[test]
+    fn narrowing_confirms_nothing_while_answers_are_incomplete() {
+        let config = Config {
+            max_stale: Some(Duration::from_secs(60)),
+            ..Config::default()
+        };
+        let mut pods = ByHand::new(config, false);
+        pods.answer(1..=4);
+        let start = pods.now;
+        let known = |pods: &ByHand| pods.hosts().contains(&3);
+        while known(&pods) && pods.now < start + Duration::from_secs(200) {
+            pods.wait(Duration::from_secs(9));
+            let part = Resolution::new([1, 2].map(addr)).partial();
+            pods.registry.on_asked(pods.now);
+            pods.registry.on_answer(pods.now, Ok(part));
+            pods.refused(3);
+            pods.wait(Duration::ZERO);
+            if known(&pods) {
+                pods.narrowed(1..=3);
+            }
+        }
+        let held = pods.now - start;
+        assert_eq!(held, Duration::from_secs(63), "nobody told of it for 60 s");
     }
 
     #[test]

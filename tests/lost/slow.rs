@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use headless_lb::Outcome;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{interval, sleep},
+    time::{Instant, interval, sleep, timeout},
 };
 
 use super::{
-    Client, client, is_aside,
+    Client, PATIENCE, client, get, is_aside,
     pod::{Conduct, Pod},
     read, request, send,
     support::seed,
@@ -166,4 +167,58 @@ async fn a_service_of_which_some_answers_take_long_sees_hardly_any_duplicate() {
     println!("{requests} requests, {extra} more, aside {aside} of {looks} looks");
     assert!(extra <= budget(requests), "{extra} more than {requests}");
     assert!(aside <= looks / 20, "aside in {aside} of {looks} looks");
+}
+
+/// A GET that is meant to take long, and says so.
+async fn poll(client: Client) {
+    let mut poll = request("GET", "changes", "");
+    poll.extensions_mut().insert(Outcome::Ignore);
+    let response = send(&client, poll).await;
+    read(response.expect("an answer")).await.expect("a body");
+}
+
+#[tokio::test]
+async fn a_request_that_is_meant_to_take_long_is_sent_once_and_makes_no_pod_look_silent() {
+    let mut pods = Vec::new();
+    for ip in 16..=17 {
+        pods.push(Pod::good([127, 0, 5, ip]).await);
+    }
+    let client = client(pods.iter().map(Pod::addr));
+    warm_up(&client).await;
+    let before = seen(&pods);
+    pods[0].hang(true);
+    let mut polls = JoinSet::new();
+    for _ in 0..8 {
+        polls.spawn(poll(client.clone()));
+        sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..100 {
+        assert!(!is_aside(&client, &pods[0]), "it only takes its time");
+        sleep(Duration::from_millis(10)).await;
+    }
+    pods[0].hang(false);
+    polls.join_all().await;
+    assert_eq!(seen(&pods) - before, 8, "each once");
+}
+
+#[tokio::test]
+async fn requests_that_are_meant_to_take_long_do_not_make_the_others_late_later() {
+    let told = watch::Sender::new(Duration::from_millis(400));
+    let pods = pods(18, &told, seed()).await;
+    let client = client(pods.iter().map(Pod::addr));
+    let polls: JoinSet<()> = (0..30).map(|_| poll(client.clone())).collect();
+    polls.join_all().await;
+    told.send_replace(Duration::from_millis(3));
+    warm_up(&client).await;
+    pods[0].hang(true);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let answered = timeout(PATIENCE, get(&client, "item")).await;
+        answered.expect("another pod's answer");
+        assert!(
+            begun.elapsed() < Duration::from_millis(400),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
 }

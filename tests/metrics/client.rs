@@ -191,8 +191,10 @@ async fn ends(host: u8, manner: Manner, settings: Http) -> Page {
 
 #[tokio::test]
 async fn a_connection_that_its_pod_closes_after_a_response_said_goodbye() {
-    let page = ends(10, Manner::ClosesAfterOne, Http::new()).await;
-    page.only(DISCONNECTS, [("goaway", 1.0)]);
+    for (host, manner) in [(10, Manner::ClosesAfterOne), (9, Manner::SaysClose)] {
+        let page = ends(host, manner, Http::new()).await;
+        page.only(DISCONNECTS, [("goaway", 1.0)]);
+    }
 }
 
 #[tokio::test]
@@ -244,6 +246,36 @@ async fn a_connection_whose_pod_leaves_the_set_is_drained() {
         let case = Case::of(builder, &[leaving.addr, staying.addr], settings).await;
         case.get().await;
         script.say(Ok(Resolution::new([staying.addr])));
+        let page = case.page_at(DISCONNECTS, 1.0).await;
+        page.only(DISCONNECTS, [("drained", 1.0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_when_the_time_to_drain_is_over_did_not_break() {
+    for (host, manner) in [(31, Manner::Hangs), (33, Manner::Http2)] {
+        let settings = match manner {
+            Manner::Http2 => Http::new().http2(),
+            _ => Http::new(),
+        };
+        let leaving = Pod::start(host, manner).await;
+        let staying = Pod::start(host + 1, Manner::Http1).await;
+        let script = Script::new(Ok(Resolution::new([leaving.addr, staying.addr])));
+        let builder = Balancer::builder(script.clone())
+            .min_interval(20 * MS)
+            .refresh_interval(20 * MS)
+            .linger(300 * MS);
+        let case = Case::of(builder, &[leaving.addr, staying.addr], settings).await;
+        if manner == Manner::Http2 {
+            case.get().await;
+            leaving.freeze();
+        }
+        let leave = async {
+            sleep(50 * MS).await;
+            script.say(Ok(Resolution::new([staying.addr])));
+        };
+        let (answer, ()) = tokio::join!(case.call(Method::POST), leave);
+        answer.expect_err("nobody answers, and its pod has left");
         let page = case.page_at(DISCONNECTS, 1.0).await;
         page.only(DISCONNECTS, [("drained", 1.0)]);
     }

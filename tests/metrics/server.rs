@@ -27,6 +27,8 @@ pub(crate) enum Manner {
     Http2,
     /// Answers once, and closes without saying so before.
     ClosesAfterOne,
+    /// Says in its answer that it will close, and waits for the other side to.
+    SaysClose,
     /// Dies within each response's head, after a moment.
     Breaks,
     /// Dies within each response's body.
@@ -101,7 +103,11 @@ async fn serve(mut stream: TcpStream, manner: Manner, told: Arc<Told>) {
             }
             let _ = serving.await;
         }
-        Manner::ClosesAfterOne | Manner::Breaks | Manner::BreaksOff | Manner::Hangs => {
+        Manner::ClosesAfterOne
+        | Manner::SaysClose
+        | Manner::Breaks
+        | Manner::BreaksOff
+        | Manner::Hangs => {
             let mut request = [0; 4096];
             if !matches!(stream.read(&mut request).await, Ok(1..)) {
                 return;
@@ -109,6 +115,7 @@ async fn serve(mut stream: TcpStream, manner: Manner, told: Arc<Told>) {
             let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n";
             let answer = match manner {
                 Manner::ClosesAfterOne => format!("{head}\r\nhere"),
+                Manner::SaysClose => format!("{head}connection: close\r\n\r\nhere"),
                 Manner::Breaks => head.to_owned(),
                 Manner::BreaksOff => format!("{head}\r\nhe"),
                 _ => return std::future::pending().await,
@@ -116,6 +123,9 @@ async fn serve(mut stream: TcpStream, manner: Manner, told: Arc<Told>) {
             sleep(Duration::from_millis(20)).await;
             // Who gave up needs no answer.
             let _ = stream.write_all(answer.as_bytes()).await;
+            if manner == Manner::SaysClose {
+                let _ = stream.read(&mut request).await;
+            }
         }
     }
 }

@@ -1,8 +1,18 @@
 //! Answers, refusals and peers through a balancer, on scripted sources and a paused clock.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use headless_lb::{Balancer, Builder, Endpoint, Position, Resolution, Role, Subset, probe_fn};
+use headless_lb::{
+    Balancer, Builder, Candidates, Choice, Endpoint, EndpointSet, Policy, Position, Resolution,
+    Role, Subset, probe_fn,
+};
 use tokio::time::sleep;
 
 use super::support::script::{Script, hosts, nxdomain, pod, pods, servfail};
@@ -220,6 +230,32 @@ async fn a_service_with_a_probe_is_not_narrowed() {
         .spawn();
     sleep(30 * SECOND).await;
     assert_eq!(balancer.endpoints().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_prepared_for_pods_and_never_for_peers() {
+    struct Prepared(Arc<AtomicU32>);
+    impl Policy for Prepared {
+        fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+            candidates.choose(0)
+        }
+
+        fn prepare(&self, set: &EndpointSet) -> bool {
+            let peers = set.iter().filter(|one| is_peer(one.addr()));
+            self.0.fetch_add(peers.count() as u32, Relaxed);
+            true
+        }
+    }
+    fn is_peer(addr: SocketAddr) -> bool {
+        matches!(addr, SocketAddr::V4(addr) if addr.ip().octets()[1] == 1)
+    }
+    let (source, peers) = (Script::new(pods(1..=100)), Script::new(Ok(clients(1..=60))));
+    let seen = Arc::<AtomicU32>::default();
+    let policy = Prepared(Arc::clone(&seen));
+    let balancer = among(&source, &peers).policy(policy).spawn();
+    sleep(30 * SECOND).await;
+    assert_eq!(balancer.endpoints().len(), SIZE);
+    assert_eq!(seen.load(Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -198,7 +198,7 @@ impl Tries {
                 in_flight.record(Outcome::Ignore);
             }
             self.under_way[place] = Some(Try {
-                attempt: Attempt::new(pod),
+                attempt: Attempt::new(pod, self.message.is_ignored()),
                 in_flight,
                 is_hedge,
                 limit: None,

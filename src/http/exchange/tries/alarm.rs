@@ -43,7 +43,7 @@ impl Tries {
                 .is_some_and(|limit| limit <= now)
             {
                 let one = self.under_way[place].take()?;
-                one.attempt.pod.pool.silent();
+                one.attempt.time_out();
                 let failed = Failed::sent(HttpError::TryTimeout);
                 if let Some(outcome) = self.failed(one, failed) {
                     return Some(outcome);
