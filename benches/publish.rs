@@ -98,9 +98,13 @@ struct Driver {
 
 impl Driver {
     fn new(n: usize, updates: usize) -> Self {
+        Self::with(Config::default(), n, updates)
+    }
+
+    fn with(config: Config, n: usize, updates: usize) -> Self {
         let now = Instant::now();
         let no_service: NoService = |_| ();
-        let mut registry = Registry::new("bench", Config::default(), no_service, now);
+        let mut registry = Registry::new("bench", config, no_service, now);
         let listed: Vec<u32> = (0..n as u32).collect();
         registry.on_asked(now);
         registry.on_answer(now, Ok(resolution(&listed)));
@@ -186,6 +190,10 @@ impl Driver {
 
     /// Another endpoint claims to be the primary, in the next term.
     fn role_moves(&mut self) -> Vec<Duration> {
+        // Without a probe there are no roles.
+        let mut config = Config::default();
+        config.probe_interval = Some(Duration::from_secs(1));
+        *self = Self::with(config, self.listed.len(), self.updates);
         let endpoints: Vec<u64> = self
             .snapshot
             .load()

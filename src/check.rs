@@ -82,7 +82,7 @@ pub(crate) const FALL: u32 = 3;
 ///   what is in flight, and is picked only if nothing else is left. It returns after `rise` successes in a row.
 /// - **While fewer than half of the pods would remain, checks set nobody aside** (Envoy's panic; [`Status::is_panic`](crate::Status::is_panic)): then
 ///   it is more likely the check that is wrong, and a request that may fail beats one that must. Nor while no other
-///   replica, or no other pod of unknown role, would remain.
+///   replica would remain.
 /// - The [primary](crate::primary) stays where it is: there is nobody else to write to.
 ///
 /// [`Status::unhealthy`](crate::Status::unhealthy) counts them; each change is an event for people.

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -33,6 +34,10 @@ use metering::Metering;
 use probing::Probing;
 pub(crate) use probing::{Prober, Probers};
 pub(crate) use subsetting::Subsetting;
+
+/// So long after an alarm the next one is heard at the earliest. Each is a look at all endpoints, and where every
+/// pod refuses, each request of the program raises several.
+const QUIET: Duration = Duration::from_millis(1);
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -111,6 +116,7 @@ impl<N: NewService> Loop<N> {
     async fn run(mut self, source: Arc<dyn Source>) {
         let mut question: Option<BoxFuture<'_, Result<Resolution, ResolveError>>> = None;
         let baseline = Arc::clone(self.registry.baseline());
+        let mut quiet_until = Instant::now();
         while self.shared.strong_count() > 0 {
             if question.is_none() && self.registry.is_due(Instant::now()) {
                 self.registry.on_asked(Instant::now());
@@ -137,6 +143,11 @@ impl<N: NewService> Loop<N> {
                     None => std::future::pending().await,
                 }
             };
+            // In this order: what rings meanwhile is kept for the next turn.
+            let alarmed = async {
+                sleep_until(quiet_until).await;
+                baseline.alarmed().await;
+            };
             tokio::select! {
                 answer = answer => {
                     question = None;
@@ -150,9 +161,11 @@ impl<N: NewService> Loop<N> {
                 chosen = self.subsetting.next() => {
                     self.registry.on_narrowed(Instant::now(), &chosen);
                 }
-                () = baseline.alarmed() => {
+                () = alarmed => {
                     if self.registry.take_alarm() {
-                        self.registry.on_alarm(Instant::now());
+                        let now = Instant::now();
+                        self.registry.on_alarm(now);
+                        quiet_until = now + QUIET;
                     }
                 }
                 (id, seen) = self.probing.next() => {

@@ -78,7 +78,7 @@
 //! - **DNS is a hint, connections are the truth.** A pod that refuses is set aside, and an unsent
 //!   request goes elsewhere.
 //! - **Opinion has limits.** Requests tell how they went; who fails again and again is ejected for a while, but
-//!   never more than a tenth, never the last, and not while less than half would be left ([`Ejection`]).
+//!   never more than a tenth (rounded up), never the last, and not while less than half would be left ([`Ejection`]).
 //! - **A primary is observed, never elected.** Claims are ordered by term, a lower one is never gone back
 //!   to, and one that is not renewed expires. What a client cannot promise stands at [`PrimaryView`].
 //!

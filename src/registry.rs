@@ -398,7 +398,7 @@ impl<N: NewService> Registry<N> {
                 end_at(slot.connectivity.until());
                 end_at(slot.outlier.until());
                 end_at(step);
-                conditions.extend(Condition::of(slot, standing, window));
+                conditions.extend(Condition::of(slot, standing, window, is_panic));
             }
         }
         if starts.all_are_new() {

@@ -38,7 +38,8 @@ pub enum Position {
     Replica,
     /// Alive, of unknown role: every endpoint of a service without a probe.
     Unknown,
-    /// Set aside: it refuses connections, or requests to it fail. Picked only if nothing else is left.
+    /// Set aside: it refuses connections, or its requests or health checks fail. Picked only if nothing else is left.
+    /// [`Balancer::explain`](crate::Balancer::explain) tells which.
     Ejected,
     /// Never picked by anything: a primary of an older term, whose data diverge.
     Rejected,

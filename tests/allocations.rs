@@ -118,12 +118,16 @@ impl<P: Policy> Policy for Unprepared<P> {
     }
 }
 
-/// Allocations of 1,000 calls, after one that warms up.
+/// Allocations of 1,000 calls, after one that warms up: the least of three looks, for the test harness has a thread
+/// of its own, which allocates four blocks at some moment after it has started this one.
 fn allocations(mut call: impl FnMut()) -> u64 {
     call();
-    let before = dhat::HeapStats::get().total_blocks;
-    (0..PICKS).for_each(|_| call());
-    dhat::HeapStats::get().total_blocks - before
+    let mut look = || {
+        let before = dhat::HeapStats::get().total_blocks;
+        (0..PICKS).for_each(|_| call());
+        dhat::HeapStats::get().total_blocks - before
+    };
+    (0..3).map(|_| look()).min().unwrap()
 }
 
 /// Five pods, the first of which is the primary. The driver has done its work: without it there would be no

@@ -5,14 +5,26 @@
 
 mod support;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use headless_lb::{
     Balancer, Builder, Cause, Ejection, Endpoint, EndpointState, Explained, LeastRequest, Outcome,
     Policy, Random, RoundRobin,
 };
 use support::script::{Script, pod, pods};
-use tokio::time::sleep;
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::sleep,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_millis(1);
@@ -80,6 +92,31 @@ async fn five_failures_in_a_row_eject_within_one_turn_of_the_driver_and_four_do_
         [pod(1), pod(2), pod(3)],
         "on trial, with none in flight"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_failures_wakes_the_driver_once_a_millisecond() {
+    let (balancer, mut driver) = Balancer::builder(Script::new(pods(1..=4))).build();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&polls);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(poll_fn(move |cx| {
+        count.fetch_add(1, Relaxed);
+        Pin::new(&mut driver).poll(cx)
+    }));
+    balancer.resolved().await.unwrap();
+    let before = polls.load(Relaxed);
+    for _ in 0..10 {
+        for _ in 0..1000 {
+            balancer.unreachable(&endpoint(&balancer, 1));
+            endpoint(&balancer, 2).begin().record(Cause::Reset.into());
+            yield_now().await;
+        }
+        sleep(TURN).await;
+    }
+    let polls = polls.load(Relaxed) - before;
+    assert!(polls < 60, "{polls} for 20,000 failures within 10 ms");
+    assert_eq!(picked(&balancer), [pod(3), pod(4)]);
 }
 
 #[tokio::test(start_paused = true)]

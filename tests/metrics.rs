@@ -403,6 +403,29 @@ async fn one_that_fails_its_checks_is_ejected_by_them_where_it_leaves_the_picks(
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_ejected_is_told_from_who_refuses_connections() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=4));
+    let balancer = resolved(&recorded, &script).await;
+    let set = balancer.endpoints();
+    let [failing, refusing] = [0, 1].map(|i| set.iter().nth(i).unwrap());
+    let state = "headless_lb_endpoints";
+
+    (0..5).for_each(|_| failing.begin().record(Cause::Status(503).into()));
+    balancer.unreachable(refusing);
+    sleep(SECOND / 20).await;
+    let page = recorded.page();
+    let both = [("available", 2.0), ("ejected", 1.0), ("aside", 1.0)];
+    page.only(state, both);
+
+    // One that does both is ejected: that lasts.
+    balancer.unreachable(failing);
+    sleep(BEAT).await;
+    let page = recorded.page();
+    page.only(state, [("available", 3.0), ("ejected", 1.0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_endpoints_that_wait_for_a_connect_are_warming() {
     struct Slow;
     impl headless_lb::NewService for Slow {

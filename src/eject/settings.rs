@@ -17,7 +17,8 @@ pub(super) const PODS: usize = 5;
 /// [`Builder::eject`](crate::Builder::eject).
 ///
 /// By default five failures in a row eject a pod for 30 s, longer each time. It keeps its connections, and comes
-/// back with one request in flight at a time until one succeeds.
+/// back with one request in flight at a time until one succeeds; where that is a stream, with one more each
+/// [interval](Self::interval).
 ///
 /// Whatever the rules find: a pod is ejected only while fewer than 10 % are, never if fewer than half of all pods
 /// would remain, never the last of its role, and never the primary. Pods that refuse connections are another

@@ -79,7 +79,8 @@ impl super::Endpoint {
         self.caution.is_trial()
     }
 
-    /// Begins a trial, with no failure held against it, or ends one.
+    /// Begins a trial, with no failure held against it, or ends one. Begun again, it admits one request beside those
+    /// that are in flight.
     pub(crate) fn set_trial(&self, trial: bool) {
         let older = if trial {
             self.load.forget_streak();

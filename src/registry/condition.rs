@@ -115,6 +115,7 @@ impl Condition {
         slot: &Slot<S>,
         standing: Position,
         window: Option<Duration>,
+        is_panic: bool,
     ) -> Option<Self> {
         use EndpointState::{Available, Ejected, OnTrial, Refused, Starting, Unhealthy, Warming};
         let of = |state, why, since, until| {
@@ -134,11 +135,16 @@ impl Condition {
             Presence::Absent { .. } => return None,
             Presence::Live | Presence::Held => {}
         }
+        if standing == Position::Rejected {
+            return None;
+        }
         let is_aside = slot.position == Position::Ejected;
         let (refuses, until) = (slot.connectivity.since(), slot.connectivity.until());
         let last = || slot.endpoint.last_failure();
+        // In a panic that is why it is aside, and until when.
+        let refuses_alone = is_panic && refuses.is_some();
         match slot.outlier.finding() {
-            Some((finding, since)) if slot.outlier.is_ejected() => {
+            Some((finding, since)) if slot.outlier.is_ejected() && !refuses_alone => {
                 let until = slot.outlier.until().max(until);
                 let why = Why::Found(finding);
                 if is_aside {
@@ -159,14 +165,12 @@ impl Condition {
             if is_aside {
                 return of(Unhealthy, Some(why), since, None);
             }
-            if standing < Position::Ejected {
-                return of(Available, Some(why.ignored()), since, None);
-            }
+            return of(Available, Some(why.ignored()), since, None);
         }
         if refuses.is_some() && is_aside {
             return of(Refused, Some(Why::Refuses(last())), refuses, until);
         }
-        if refuses.is_some() && standing != Position::Rejected {
+        if refuses.is_some() {
             return of(
                 Available,
                 Some(Why::RefusesAsTheLast(last())),

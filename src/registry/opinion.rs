@@ -69,12 +69,14 @@ impl Census {
         self.doubted[standing as usize] += usize::from(is_doubted);
     }
 
-    /// Whether what is thought of endpoints must not count: too few would be left of all, or none of a role.
+    /// Whether what is thought of endpoints must not count: too few would be left of all, or no replica.
+    ///
+    /// Beside replicas one of unknown role is often one that hangs: its role's last, and no loss.
     pub(super) fn is_panic(&self) -> bool {
-        let is_lost = |(doubted, available): (&usize, &usize)| *doubted > 0 && *available == 0;
+        let of_replicas = |counts: &[usize; Position::COUNT]| counts[Position::Replica as usize];
+        let is_lost = of_replicas(&self.doubted) > 0 && of_replicas(&self.available) == 0;
         let is_any_doubted = self.doubted.iter().any(|&doubted| doubted > 0);
-        is_any_doubted
-            && (self.crowd.is_panic() || self.doubted.iter().zip(&self.available).any(is_lost))
+        is_any_doubted && (self.crowd.is_panic() || is_lost)
     }
 
     pub(super) fn crowd(&self) -> Crowd {
@@ -156,6 +158,10 @@ impl<N: NewService> Registry<N> {
         self.sweep_due = None;
         let settings = &self.config.ejection;
         let swept = self.slots.iter_mut().filter_map(|slot| {
+            if slot.outlier.is_on_trial() {
+                // What it is tried with may be a stream of hours: one more is admitted.
+                slot.endpoint.set_trial(true);
+            }
             let interval = slot.outlier.sweep(slot.endpoint.tally())?;
             slot.is_live().then_some((slot.rank, interval))
         });

@@ -276,7 +276,7 @@ impl Status {
         self.spared
     }
 
-    /// Whether ejections do not count now, since too few endpoints would remain: fewer than half, or none of a role.
+    /// Whether ejections do not count now, since too few endpoints would remain: fewer than half, or no replica.
     pub fn is_panic(&self) -> bool {
         self.is_panic
     }

@@ -5,8 +5,8 @@ use crate::{
     eject::Ejection,
     outcome::Cause,
     policy::RoundRobin,
-    probe::Role,
-    registry::{Config, by_hand::ByHand},
+    probe::{Observation, ProbeError, Role, Term},
+    registry::{Config, EndpointState, by_hand::ByHand},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +113,25 @@ fn one_that_fails_on_trial_is_ejected_for_longer() {
         assert_eq!(ejected(&hand), [2]);
         assert!(!hand.set.available().is_careful());
     }
+}
+
+#[test]
+fn a_stream_on_trial_does_not_keep_others_from_trying_it_for_long() {
+    let mut hand = of(3);
+    hand.fails(2, 5);
+    hand.wait(30 * SECOND);
+    let endpoint = hand.endpoint(2);
+    let streams = [(); 3].map(|()| {
+        assert!(endpoint.admits(false));
+        let stream = endpoint.begin();
+        assert!(!endpoint.admits(false), "one at a time");
+        hand.wait(10 * SECOND);
+        stream
+    });
+    assert!(on_trial(&hand, 2) && endpoint.admits(false));
+    hand.succeeds(2, 1);
+    assert!(!endpoint.is_on_trial());
+    drop(streams);
 }
 
 #[test]
@@ -298,6 +317,57 @@ fn a_replica_that_becomes_the_primary_is_thought_well_of() {
     hand.observed(2, Ok(Role::Replica.into()));
     assert!(ejected(&hand).is_empty());
     assert!(!hand.endpoint(2).is_on_trial());
+}
+
+#[test]
+fn a_rejected_one_is_not_called_available_for_what_was_thought_of_it() {
+    let mut hand = cluster(4);
+    let claim = |term| Observation::of(Role::Primary).in_term(Term::new(term));
+    hand.observed(1, Ok(claim(2)));
+    hand.fails(2, 5);
+    hand.observed(2, Ok(claim(1)));
+    assert_eq!(hand.position(2), Some(Position::Rejected));
+    let told = |hand: &ByHand| hand.registry.status().conditions().len();
+    assert_eq!(told(&hand), 0, "the tracker knows why");
+    hand.wait(30 * SECOND);
+    hand.observed(1, Ok(claim(2)));
+    hand.observed(2, Ok(claim(1)));
+    assert_eq!(hand.position(2), Some(Position::Rejected));
+    assert_eq!(told(&hand), 0, "nor is it on trial");
+}
+
+#[test]
+fn an_unhealthy_one_of_unknown_role_puts_no_others_back() {
+    let mut hand = cluster(5);
+    hand.fails(2, 5);
+    // One more, which hangs: neither its probe nor its check has an answer.
+    hand.answer(1..=6);
+    hand.observed(6, Err(ProbeError::passing("no answer")));
+    assert_eq!(hand.position(6), Some(Position::Unknown));
+    (0..3).for_each(|_| {
+        hand.checked(6, Err(ProbeError::passing("no answer")));
+    });
+    assert_eq!(ejected(&hand), [2, 6]);
+    assert!(!hand.registry.status().is_panic());
+}
+
+#[test]
+fn one_that_refuses_in_a_panic_returns_when_it_may_be_tried_again() {
+    let mut hand = of(4);
+    hand.fails(1, 5);
+    hand.refused(2);
+    hand.refused(3);
+    assert!(hand.registry.status().is_panic());
+    hand.refused(1);
+    let mut conditions = hand.registry.status().conditions().iter();
+    let one = conditions
+        .find(|one| one.endpoint.id() == hand.endpoint(1).id())
+        .unwrap();
+    assert_eq!(one.state, EndpointState::Refused);
+    assert!(
+        one.until < Some(hand.now + SECOND),
+        "what requests came to does not count"
+    );
 }
 
 #[test]
