@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Dns, HttpPod, meter::METRICS};
+use headless_lb::{Balancer, Dns, HttpPod, RoundRobin, meter::METRICS};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     Request, Response, StatusCode, body::Bytes, header, server::conn::http1, service::service_fn,
@@ -71,6 +71,7 @@ async fn run() -> Result<String> {
     let mut pods = Workload::deployment(&dns, "catalog.shop", "catalog");
     pods.scale(&mut node, 3).await?;
     let catalog = Balancer::builder(Dns::headless(SERVICE, 8080)?.name_servers([dns.addr()]))
+        .policy(RoundRobin::new())
         .refresh_interval(REFRESH)
         .service_name("catalog")
         .spawn_http();

@@ -8,7 +8,7 @@ mod support;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use headless_lb::{Balancer, Dns, ReqwestResolver};
+use headless_lb::{Balancer, Dns, ReqwestResolver, RoundRobin};
 use reqwest::{Body, Client, Response};
 use support::{ClusterDns, Node, Result, Workload, outcome, term};
 use tower::ServiceExt;
@@ -30,7 +30,7 @@ async fn run() -> Result<String> {
     // In a cluster, leave out `name_servers`: they are in /etc/resolv.conf.
     let service =
         Dns::headless("myservice.workshop.svc.cluster.local", 8080)?.name_servers([dns.addr()]);
-    let builder = Balancer::builder(service);
+    let builder = Balancer::builder(service).policy(RoundRobin::new());
 
     term::heading("The resolver: reqwest asks it once for each connection, and keeps that.");
     let balancer = builder.spawn();

@@ -75,7 +75,7 @@ impl Balancer<()> {
 impl Builder {
     /// How endpoints are picked. Default: [`Adaptive`], which needs no tuning.
     ///
-    /// The reason is the simulation (`examples/policies`): over all of its scenarios no other policy has a lower p99, and where pods are unequal, slow
+    /// The reason is the simulation (`examples/policies`): no other policy comes as close to the best of each scenario, and where pods are unequal, slow
     /// by turns or fail, round robin and two random choices fail by tens of percent or take several times as
     /// long. What it costs is some 60 ns over 20 pods and, where the caller does not time requests anyway, two readings of the
     /// clock. For endpoints whose requests nobody [records](crate::Pick::record), as connections of a database, it is

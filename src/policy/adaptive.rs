@@ -24,7 +24,9 @@ use crate::{
 /// - **No pod gets more than four times its fair share**, and 20 requests a second. A pod that answers fast and wrongly looks like the
 ///   best of all, and nobody else can tell.
 ///
-/// Not where requests cost the same and shares are to be exact ([`RoundRobin`](crate::RoundRobin)); not for
+/// Not where shares are to be even ([`RoundRobin`](crate::RoundRobin)): a caller that sends one request after the other to idle pods stays with
+/// the quickest, be it by a tenth of a millisecond, until it is busy or has its fourfold share. (Latencies within a quarter of the mean were
+/// tried as equal: evener, but p99 grew by 3 to 15 % in six of the simulation's goals.) Not for
 /// keys ([`Rendezvous`](crate::Rendezvous)). With more than 128 pods, use a subset
 /// ([`Builder::subset`](crate::Builder::subset)): 16 of 1,000 see too little.
 ///

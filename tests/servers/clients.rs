@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headless_lb::{Balancer, Builder, Fixed, ReqwestResolver};
+use headless_lb::{Balancer, Builder, Fixed, ReqwestResolver, RoundRobin};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -23,7 +23,8 @@ async fn pods() -> (Vec<Pod>, Builder, u16) {
         let address = (free_ip(), port).into();
         pods.push(Pod::start(&format!("pod-{index}"), address).await);
     }
-    let builder = Balancer::builder(Fixed::new(pods.iter().map(Pod::address)));
+    let builder =
+        Balancer::builder(Fixed::new(pods.iter().map(Pod::address))).policy(RoundRobin::new());
     (pods, builder, port)
 }
 

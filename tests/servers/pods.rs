@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use headless_lb::{Balancer, Dns, Http, HttpPod};
+use headless_lb::{Balancer, Dns, Http, HttpPod, RoundRobin};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes};
 use tokio::{
@@ -50,6 +50,7 @@ impl Cluster {
         let knot = NameServer::knot(&zone).await;
         let dns = Dns::headless(&zone::name("web"), port).expect("a service name");
         let client: Client = Balancer::builder(dns.name_servers([knot.address()]))
+            .policy(RoundRobin::new())
             .refresh_interval(Duration::from_millis(200))
             .min_interval(Duration::from_millis(50))
             // Shares are exact as long as no pod is late enough for a second try, which a busy machine may make it.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use headless_lb::{Balancer, Fixed, Http, HttpPod, Tls};
+use headless_lb::{Balancer, Fixed, Http, HttpPod, RoundRobin, Tls};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, body::Bytes};
 use tokio::{
@@ -59,7 +59,9 @@ impl Pods {
             pods.push(Pod::speaking(speech, &format!("pod-{index}"), free_port(ip)).await);
         }
         let source = Fixed::new(pods.iter().map(Pod::address));
-        let client = Balancer::builder(source).service_name(SERVICE);
+        let client = Balancer::builder(source)
+            .service_name(SERVICE)
+            .policy(RoundRobin::new());
         // A busy machine may make an answer late, and a second try would move the walk on.
         let client = client.spawn_http_with(settings.hedging(false));
         let caller = Caller {
