@@ -52,6 +52,14 @@ impl Form {
         }
     }
 
+    /// Who runs where some of them ran through the same with another size.
+    fn sized(self, (_, _, subset): (u32, u32, Option<u32>)) -> &'static [Contestant] {
+        match (self, subset) {
+            (Self::Quick, Some(_)) => &FEW,
+            _ => &ALL,
+        }
+    }
+
     /// Who runs.
     fn all<'a>(self, quick: &'a [Contestant], full: &'a [Contestant]) -> &'a [Contestant] {
         match self {
@@ -68,8 +76,9 @@ impl Form {
 /// What `--quick` does not do.
 pub(crate) const LEFT_OUT: &str = "\
 left out of --quick: S1 at load 0.7; S2 log-normal; S3 and S7 at 5 x 50; S4 with recovery, S5 and S5c at 100 x 100, S5b at all but 5 x 20;
-TTL 30 of S6; S8 below 1.74 and connected to all; S9; S10 equal pods, and three of its policies; S11; 11 of the mix. Runs are a third as long after at most
-6 s of warm-up (S10: 2 + 3 s), S6 restarts 20 pods instead of 50, and medians are of 3 seeds instead of 8. The bounds are the same.";
+TTL 30 of S6; S8 below 1.74 and connected to all; S9; S10 equal pods; S11; 100 clients of 10 pods; 11 of the mix; at s20 and in S10 some of
+the policies. Runs are a third as long after at most 6 s of warm-up (S10: 2 + 3 s), S6 restarts 20 pods instead of 50, and medians are of
+3 seeds instead of 8. The bounds are the same.";
 
 /// All rounds of this form.
 pub(crate) fn rounds(form: Form) -> Vec<Round> {
@@ -93,14 +102,14 @@ pub(crate) fn rounds(form: Form) -> Vec<Round> {
     .concat()
 }
 
-/// The scenarios of the summary, by the beginnings of their names.
+/// The scenarios of the summary.
 pub(crate) const QUOTED: [&str; 7] = [
     "S1 equal pods, load 0.9, 100 x 100",
     "S3 a fifth at half speed 100 x 100",
-    "S4 one pod 10x slower 100 x 100",
+    "S4 one pod 10x slower 100 x 100 s20",
     "S5 one pod fails fast 5 x 20",
-    "S5 one pod fails fast 100 x 100",
-    "S6 rolling restart, refused, TTL 5",
+    "S6 rolling restart, refused, TTL 5 20 x 20",
+    "S6 rolling restart, refused, TTL 5 50 x 50",
     "S7 antagonists 100 x 100",
 ];
 

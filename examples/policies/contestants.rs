@@ -99,6 +99,7 @@ pub(crate) const ADAPTIVE: Contestant = Contestant::new("adaptive", |seed, _| {
     Chooser::Policy(Box::new(Adaptive::seeded(seed)))
 });
 pub(crate) const ADAPTIVE_RETRY: Contestant = ADAPTIVE.retrying("adaptive, 1 retry");
+pub(crate) const ROUND_ROBIN_RETRY: Contestant = ROUND_ROBIN.retrying("round robin, 1 retry");
 pub(crate) const ROUND_ROBIN_EJECTION: Contestant = ROUND_ROBIN.ejecting("round robin, ejection");
 pub(crate) const LEAST_REQUEST_EJECTION: Contestant =
     LEAST_REQUEST.ejecting("least request, ejection");
@@ -125,11 +126,24 @@ pub(crate) const ALL: [Contestant; 9] = [
     PREQUAL,
 ];
 
+/// The same, in less time.
+pub(crate) const FEW: [Contestant; 5] = [ROUND_ROBIN, LEAST_REQUEST, PEAK, ADAPTIVE, PREQUAL];
+
+/// Where nobody sees that a pod fails.
+pub(crate) const LIES: [Contestant; 6] = [
+    ROUND_ROBIN,
+    LEAST_REQUEST,
+    PEAK,
+    ADAPTIVE,
+    RAW_PEAK,
+    PREQUAL,
+];
+
 /// Where pods fail.
 pub(crate) const FAILURES: [Contestant; 10] = [
     ROUND_ROBIN,
     ROUND_ROBIN_EJECTION,
-    ROUND_ROBIN.retrying("round robin, 1 retry"),
+    ROUND_ROBIN_RETRY,
     LEAST_REQUEST,
     LEAST_REQUEST_EJECTION,
     PEAK,
@@ -139,7 +153,7 @@ pub(crate) const FAILURES: [Contestant; 10] = [
     PREQUAL,
 ];
 
-/// Where pods are replaced.
+/// Where pods are replaced and refuse connections.
 pub(crate) const ROLLING: [Contestant; 12] = [
     ROUND_ROBIN,
     ROUND_ROBIN_EJECTION,
@@ -153,6 +167,18 @@ pub(crate) const ROLLING: [Contestant; 12] = [
     ROUND_ROBIN_ASIDE.starting("round robin, aside, slow start"),
     ADAPTIVE.connecting("adaptive, aside"),
     RAW_PEAK,
+];
+
+/// Where pods are replaced and none refuses a connection.
+pub(crate) const UNREFUSED: [Contestant; 8] = [
+    ROUND_ROBIN,
+    ROUND_ROBIN_EJECTION,
+    ROUND_ROBIN.starting("round robin, slow start"),
+    LEAST_REQUEST,
+    LEAST_REQUEST_EJECTION,
+    PEAK,
+    ADAPTIVE,
+    ADAPTIVE_RETRY,
 ];
 
 /// Where pods join.
@@ -186,7 +212,7 @@ pub(crate) const THOUSANDS: [Contestant; 6] =
     [ROUND_ROBIN, LEAST_REQUEST, PEAK, ADAPTIVE, C3_OF_3, PREQUAL];
 
 /// The same, in less time.
-pub(crate) const FEW_THOUSANDS: [Contestant; 3] = [LEAST_REQUEST, ADAPTIVE, PREQUAL];
+pub(crate) const FEW_THOUSANDS: [Contestant; 2] = [LEAST_REQUEST, ADAPTIVE];
 
 /// Where there are ten thousand.
 pub(crate) const TEN_THOUSAND: [Contestant; 3] = [LEAST_REQUEST, PEAK, ADAPTIVE];

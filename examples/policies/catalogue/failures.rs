@@ -30,7 +30,7 @@ pub(super) fn one_pod(form: Form) -> Vec<Round> {
         let lies = odd("S5c one pod lies", size, Mode::Lies, form);
         let pull = if size == SIZES[1] { 10.0 } else { 6.0 };
         let goals = vec![at_most("G5", ADAPTIVE, What::Odd, pull)];
-        rounds.push(round(form, lies, &FAILURES, goals));
+        rounds.push(round(form, lies, &LIES, goals));
     }
     let hung = odd("one pod hangs", (20, 20, None), Mode::Hangs, form);
     rounds.push(round(form, hung, &FAILURES, Vec::new()));

@@ -4,30 +4,46 @@ use super::*;
 
 pub(super) fn rolling(form: Form) -> Vec<Round> {
     let size = if form.is_full() { 50 } else { 20 };
-    let one = |name: &str, ttl: u64, drain: u64, ending, goals: Vec<Goal>| {
-        let name = format!("S6 rolling restart, {name}, TTL {ttl}");
-        let warm = if form.is_full() { 15 } else { 6 };
-        let mut scenario = sized(&name, (size, size, None))
-            .load(0.6)
-            .lasts(warm, u64::from(size) + 10);
-        scenario.ttl = Some(ttl * SECOND);
-        let from = scenario.warm;
-        let incident = Incident::Rolling {
-            from,
-            drain: drain * SECOND,
-            ending,
+    let one =
+        |name: &str, ttl: u64, drain: u64, ending, contestants: &[Contestant], goals: Vec<Goal>| {
+            let name = format!("S6 rolling restart, {name}, TTL {ttl}");
+            let warm = if form.is_full() { 15 } else { 6 };
+            let mut scenario = sized(&name, (size, size, None))
+                .load(0.6)
+                .lasts(warm, u64::from(size) + 10);
+            scenario.ttl = Some(ttl * SECOND);
+            let from = scenario.warm;
+            let incident = Incident::Rolling {
+                from,
+                drain: drain * SECOND,
+                ending,
+            };
+            round(form, scenario.suffers(incident), contestants, goals)
         };
-        round(form, scenario.suffers(incident), &ROLLING, goals)
-    };
     let retried = |bound| at_most("G6", ADAPTIVE_RETRY, What::Errors, bound);
     let drained = || vec![at_most("G6", ADAPTIVE, What::Failed, 0.0)];
     let mut rounds = vec![
-        one("refused", 5, 0, Ending::Refuses, vec![retried(0.00006)]),
-        one("silent", 5, 0, Ending::FallsSilent, Vec::new()),
-        one("10 s of drain", 5, 10, Ending::Refuses, drained()),
+        one(
+            "refused",
+            5,
+            0,
+            Ending::Refuses,
+            &ROLLING,
+            vec![retried(0.00006)],
+        ),
+        one("silent", 5, 0, Ending::FallsSilent, &UNREFUSED, Vec::new()),
+        one(
+            "10 s of drain",
+            5,
+            10,
+            Ending::Refuses,
+            &UNREFUSED,
+            drained(),
+        ),
     ];
     if form.is_full() {
-        rounds.push(one("refused", 30, 0, Ending::Refuses, Vec::new()));
+        let stale = one("refused", 30, 0, Ending::Refuses, &ROLLING, Vec::new());
+        rounds.push(stale);
     }
     rounds
 }

@@ -12,7 +12,7 @@ pub(super) fn equal_pods(form: Form) -> Vec<Round> {
         }
         let dense = form.lasts(scenario(0.9), 12, 30);
         let goal = at_most("G3", ADAPTIVE, What::P99, p99);
-        rounds.push(round(form, dense, &ALL, vec![goal]));
+        rounds.push(round(form, dense, form.sized(size), vec![goal]));
     }
     rounds
 }
@@ -39,7 +39,8 @@ pub(super) fn half_speed(form: Form) -> Vec<Round> {
             ],
             None => Vec::new(),
         };
-        rounds.push(round(form, form.lasts(scenario, 20, 30), &ALL, goals));
+        let scenario = form.lasts(scenario, 20, 30);
+        rounds.push(round(form, scenario, form.sized(*size), goals));
     }
     rounds
 }
@@ -51,7 +52,7 @@ pub(super) fn slow_pod(form: Form) -> Vec<Round> {
         let from = scenario.warm + ONSET;
         let slow = |until| Incident::Slow { from, until };
         let stays = scenario.clone().suffers(slow(Nanos::MAX / 2));
-        rounds.push(round(form, stays, &ALL, Vec::new()));
+        rounds.push(round(form, stays, form.sized(size), Vec::new()));
         if !form.is_full() && size.2.is_some() {
             continue;
         }
@@ -63,7 +64,8 @@ pub(super) fn slow_pod(form: Form) -> Vec<Round> {
             at_most("G10", ADAPTIVE, What::OddAtOnce, 0.1),
             at_least("G10", ADAPTIVE, What::OddAfter, 0.6),
         ];
-        rounds.push(round(form, returns.suffers(slow(until)), &ALL, goals));
+        let returns = returns.suffers(slow(until));
+        rounds.push(round(form, returns, form.all(&FEW, &ALL), goals));
     }
     rounds
 }
@@ -87,7 +89,8 @@ pub(super) fn antagonists(form: Form) -> Vec<Round> {
                 at_most("G1", ADAPTIVE, What::P99, 72.0),
             ],
         };
-        rounds.push(round(form, form.lasts(scenario, 12, 30), &ALL, goals));
+        let scenario = form.lasts(scenario, 12, 30);
+        rounds.push(round(form, scenario, form.sized(*size), goals));
     }
     rounds
 }
@@ -100,7 +103,7 @@ pub(super) fn ramp(form: Form) -> Vec<Round> {
             .suffers(Incident::Unequal);
         let mut scenario = form.lasts(scenario, 15, 15);
         scenario.deadline = 5 * SECOND;
-        round(form, scenario, &ALL, goals)
+        round(form, scenario, form.sized(size), goals)
     };
     let goals = || {
         vec![
