@@ -6,12 +6,13 @@ use std::{
 };
 
 use headless_lb::{
-    Budget, Cause, Endpoint, EndpointSet, InFlight, Outcome, Policy, Resolution,
+    Budget, Cause, Endpoint, EndpointSet, InFlight, Outcome, Policy, Position, Resolution,
     registry::{Config, Registry},
 };
 use tokio::time::Instant;
 
 use super::{
+    contestants::Contestant,
     engine::{Nanos, SECOND},
     peers::Peer,
 };
@@ -31,6 +32,10 @@ pub(crate) struct Client {
     is_timed: bool,
     /// Whether the policy wants to see each new set.
     prepares: bool,
+    /// Whether the policy means one endpoint, which can be asked for at any time.
+    is_sticky: bool,
+    /// The least share of the set that was available.
+    pub(crate) fewest: f64,
     pub(crate) budget: Budget,
 }
 
@@ -57,12 +62,15 @@ impl Client {
     pub(crate) fn new(config: Config, chooser: Chooser, now: Instant) -> Self {
         fn no_service(_: &Arc<Endpoint>) {}
         let is_timed = matches!(&chooser, Chooser::Policy(policy) if policy.is_timed());
+        let is_sticky = matches!(&chooser, Chooser::Policy(policy) if policy.is_sticky());
         Self {
             registry: Registry::new("pods.simulation", config, no_service, now),
             set: Arc::new(EndpointSet::of([] as [SocketAddr; 0])),
             chooser,
             is_timed,
             prepares: true,
+            is_sticky,
+            fewest: 1.0,
             budget: Budget::new(0.2, 100, 100),
         }
     }
@@ -96,6 +104,17 @@ impl Client {
             Chooser::Peer(peer) => peer.pick(now, candidates),
         };
         choice.map(|choice| choice.index())
+    }
+
+    /// The pod that it holds on to, if its policy does.
+    pub(crate) fn held(&self, instant: Instant) -> Option<u32> {
+        match &self.chooser {
+            Chooser::Policy(policy) if self.is_sticky => {
+                let choice = self.set.available().at(instant).pick(&**policy)?;
+                Some(pod_of(choice.endpoint()))
+            }
+            _ => None,
+        }
     }
 
     /// Counts a request on the endpoint at this place.
@@ -142,15 +161,21 @@ impl Client {
             if let Chooser::Policy(policy) = &self.chooser {
                 self.prepares = self.prepares && policy.prepare(set);
             }
+            let positions = set.positions();
+            let available = positions.filter(|(position, _)| *position != Position::Ejected);
+            let share = available.count() as f64 / set.len().max(1) as f64;
+            self.fewest = self.fewest.min(share);
             self.set = Arc::clone(set);
         }
         self.registry.tell_services();
     }
 }
 
-/// Settings of a client's registry, all from the seed.
-pub(crate) fn config(order_seed: u64, jitter_seed: u64) -> Config {
+/// Settings of a client's registry, its seeds among them.
+pub(crate) fn config(contestant: &Contestant, order_seed: u64, jitter_seed: u64) -> Config {
     let mut config = Config::default();
+    config.ejection = (contestant.ejection)();
+    config.slow_start = contestant.slow_start;
     config.order_seed = order_seed;
     config.jitter_seed = jitter_seed;
     // The simulation decides when a client asks; doubt alone lets it ask in between.

@@ -31,6 +31,10 @@ pub(crate) enum What {
     TurnedAway,
     /// The most clients of a pod, relative to the mean.
     Spread,
+    /// The least share of its set that a client had available.
+    Fewest,
+    /// How often clients left the pod that they hold on to.
+    Changes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +96,8 @@ impl What {
             Self::Lessons => figures.lessons.into(),
             Self::TurnedAway => figures.turned_away as f64,
             Self::Spread => figures.spread,
+            Self::Fewest => figures.fewest,
+            Self::Changes => figures.changes as f64,
         }
     }
 
@@ -99,10 +105,12 @@ impl What {
         match self {
             Self::P99 | Self::P999 => format!("{value:.1} ms"),
             Self::Errors => percent(value),
-            Self::Failed | Self::Connections | Self::Lessons | Self::TurnedAway => {
+            Self::Failed | Self::Connections | Self::Lessons | Self::TurnedAway | Self::Changes => {
                 format!("{value:.0}")
             }
-            Self::Odd | Self::OddAtOnce | Self::OddAfter | Self::Spread => format!("{value:.2}"),
+            Self::Odd | Self::OddAtOnce | Self::OddAfter | Self::Spread | Self::Fewest => {
+                format!("{value:.2}")
+            }
         }
     }
 
@@ -119,8 +127,34 @@ impl What {
             Self::Lessons => "failures that one client saw in 10 s",
             Self::TurnedAway => "requests without an endpoint",
             Self::Spread => "clients of the most taken pod / mean",
+            Self::Fewest => "available pods / all, at the least",
+            Self::Changes => "changes of the pod that clients hold",
         }
     }
+}
+
+/// One verdict of many rounds for each figure of each contestant: the worst.
+pub(crate) fn worst(scenario: &str, verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Verdict> {
+    let mut worst: Vec<Verdict> = Vec::new();
+    for verdict in verdicts {
+        let same = |one: &&mut Verdict| {
+            (one.id, one.contestant, one.what) == (verdict.id, verdict.contestant, verdict.what)
+        };
+        match worst.iter_mut().find(same) {
+            None => worst.push(Verdict {
+                scenario: scenario.into(),
+                ..verdict
+            }),
+            Some(known) => {
+                known.holds &= verdict.holds;
+                known.value = match known.bound {
+                    Bound::AtMost(_) => known.value.max(verdict.value),
+                    Bound::AtLeast(_) => known.value.min(verdict.value),
+                };
+            }
+        }
+    }
+    worst
 }
 
 /// All of them as a table.

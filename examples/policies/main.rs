@@ -35,7 +35,7 @@ use std::{
     thread,
 };
 
-use catalogue::{Form, LEFT_OUT};
+use catalogue::{FLOOR, Form, LEFT_OUT};
 use goals::Verdict;
 use runner::{Outcome, Round};
 use support::{
@@ -74,7 +74,8 @@ fn policies(args: &Args) -> ExitCode {
     rounds.retain(|round| round.scenario.name.contains(&args.only));
     introduce(args);
 
-    let (mut is_sound, mut verdicts, mut mix) = (true, Vec::new(), Vec::new());
+    let (mut is_sound, mut verdicts) = (true, Vec::new());
+    let (mut mix, mut floor, mut summary) = (Vec::new(), Vec::new(), Vec::new());
     let mut requests = 0;
     let progress = Progress::new();
     runner::run_all(
@@ -91,15 +92,21 @@ fn policies(args: &Args) -> ExitCode {
                     is_sound &= check::report(&outcome);
                 }
                 name if name.starts_with("mix") => mix.push(outcome),
+                name if name.starts_with(FLOOR) => floor.push(outcome),
                 _ => {
                     report::round(&outcome);
                     verdicts.extend(goals::judge(&outcome));
+                    summary.extend(report::summary_row(&outcome));
                 }
             }
         },
     );
     progress.clear();
     report::mix(&mix);
+    report::floor(&floor);
+    let floored = floor.iter().flat_map(goals::judge);
+    verdicts.extend(goals::worst("k of n pods fail", floored));
+    report::summary(&summary);
     heading("goals: medians over seeds");
     goals::report(&verdicts);
     let repeats = repeats(&rounds, args.seed);

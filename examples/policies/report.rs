@@ -1,27 +1,37 @@
 //! Tables and bars.
 
 use super::{
+    catalogue::QUOTED,
+    contestants::OWN,
     engine::{MILLI, SECOND},
     runner::Outcome,
     scenario::Scenario,
     subsets::Subset,
     support::term::{aside, heading, say, table},
+    tally::Figures,
 };
 
 /// What the columns mean, once.
 pub(crate) fn legend() {
     aside(
-        "p50, p99, p99.9: ms, of requests that succeeded. err: share of requests that failed, 1 s without answer included.\n\
-         even: requests of the busiest pod / mean, over the run and in one second. odd: what odd pods got / their fair share.\n\
-         conns: pairs of client and pod that were used. rif: 99th percentile and most requests in flight at a pod.\n\
-         idle: picks whose client had nothing in flight there: so often it chose blindly. * not the library's.",
+        "p50, p99, p99.9  milliseconds, of requests that succeeded; the bars are the p99\n\
+         err              share of requests that failed; 1 s without an answer is a failure (S8: 5 s)\n\
+         even, 1 s        requests of the busiest pod / mean: over the run; second by second\n\
+         odd              what the odd pods got (slow, failing, new) / their fair share\n\
+         conns            pairs of client and pod that were used\n\
+         rif              requests in flight at a pod: 99th percentile / most\n\
+         idle             picks of a pod at which the client had nothing in flight: so often it chose blindly\n\
+         aside            a refused connect sets the pod aside, and the request goes elsewhere\n\
+         ejection         five failures in a row set the pod aside for 30 s\n\
+         a name with *    is not the library's; s20: each client uses the 20 pods nearest by hash",
     );
 }
 
 /// One scenario, its contestants below each other.
 pub(crate) fn round(outcome: &Outcome<'_>) {
     let scenario = &outcome.round.scenario;
-    heading(format!("{}: {}", scenario.name, about(scenario)));
+    heading(&scenario.name);
+    aside(about(scenario));
     let longest = outcome.figures.iter().map(|seeds| seeds[0].p99);
     let longest = longest.fold(1.0, f64::max);
     let rows: Vec<[String; 13]> = std::iter::zip(&outcome.round.entries, &outcome.figures)
@@ -41,7 +51,7 @@ pub(crate) fn round(outcome: &Outcome<'_>) {
                 figures.connections.to_string(),
                 format!("{}/{}", figures.load_p99, figures.load_max),
                 format!("{:.0}%", figures.idle * 100.0),
-                extras(figures.retries, figures.probes),
+                extras(figures),
                 "#".repeat((figures.p99 / longest * 20.0).ceil() as usize),
             ]
         })
@@ -74,11 +84,16 @@ fn about(scenario: &Scenario) -> String {
     )
 }
 
-fn extras(retries: u64, probes: f64) -> String {
-    match (retries, probes > 0.0) {
+/// What few have.
+fn extras(figures: &Figures) -> String {
+    if let Some(disagree) = figures.disagree {
+        let percent = disagree * 100.0;
+        return format!("{percent:.1}% disagree, {} changes", figures.changes);
+    }
+    match (figures.retries, figures.probes > 0.0) {
         (0, false) => String::new(),
-        (0, true) => format!("{probes:.1} probes"),
-        _ => format!("{retries} retries"),
+        (0, true) => format!("{:.1} probes", figures.probes),
+        (retries, _) => format!("{retries} retries"),
     }
 }
 
@@ -121,6 +136,68 @@ pub(crate) fn mix(outcomes: &[Outcome<'_>]) {
     rows.push(last);
     columns(&rows);
     aside("! some requests failed");
+}
+
+/// The floor under ejection: how many pods were left, for each number of pods and of those that fail.
+pub(crate) fn floor(outcomes: &[Outcome<'_>]) {
+    let Some(first) = outcomes.first() else {
+        return;
+    };
+    heading(
+        "ejection while k of n pods fail: fewest that were available to a client, for k = 1, 2 ... n",
+    );
+    let mut sizes: Vec<u32> = outcomes.iter().map(|one| one.round.scenario.pods).collect();
+    sizes.dedup();
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for (at, (contestant, _)) in first.round.entries.iter().enumerate() {
+        for &pods in &sizes {
+            let same = outcomes
+                .iter()
+                .filter(|one| one.round.scenario.pods == pods);
+            let left = |outcome: &Outcome<'_>| {
+                let fewest = outcome.figures[at].iter().map(|figures| figures.fewest);
+                format!("{:>2}", fewest.fold(1.0, f64::min) * f64::from(pods))
+            };
+            let left: Vec<String> = same.map(left).collect();
+            rows.push([contestant.name.into(), pods.to_string(), left.join(" ")]);
+        }
+    }
+    table(["", "n", "available"], &rows);
+}
+
+/// What the summary says of a scenario, if it does.
+pub(crate) fn summary_row(outcome: &Outcome<'_>) -> Option<Vec<String>> {
+    let name = &outcome.round.scenario.name;
+    QUOTED.contains(&name.as_str()).then_some(())?;
+    let cell = |own: &str| {
+        let mut entries = std::iter::zip(&outcome.round.entries, &outcome.figures);
+        let found = entries.find(|((contestant, _), _)| contestant.name == own);
+        found.map_or_else(String::new, |(_, seeds)| {
+            let Figures { p99, errors, .. } = seeds[0];
+            match errors {
+                0.0 => format!("{p99:.0}"),
+                _ => format!("{p99:.0} ({})", percent(errors)),
+            }
+        })
+    };
+    let cells = OWN.iter().map(|own| cell(own.name));
+    Some(std::iter::once(name.clone()).chain(cells).collect())
+}
+
+/// The scenarios that are quoted, as Markdown.
+pub(crate) fn summary(rows: &[Vec<String>]) {
+    if rows.is_empty() {
+        return;
+    }
+    heading("summary: p99 in ms (requests that failed) of the library's policies, first seed");
+    let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
+    let mut head = vec![String::new()];
+    head.extend(OWN.iter().map(|own| own.name.to_owned()));
+    println!("{}", line(&head));
+    println!("|{}", "---|".repeat(head.len()));
+    for row in rows {
+        println!("{}", line(row));
+    }
 }
 
 /// Columns as wide as their widest cell, however many there are.

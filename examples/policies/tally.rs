@@ -41,10 +41,22 @@ pub(crate) struct Tally {
     load: Histogram<u64>,
     pairs: Pairs,
     pods: u32,
+    holdings: Holdings,
     /// Attempts in each second since the beginning: all, and those to odd pods.
     timeline: Vec<(u64, u64)>,
     /// Failures that each client saw at odd pods, in the first 10 s of it.
     pub(crate) lessons: Vec<u32>,
+}
+
+/// The pods that clients hold on to, where they do.
+#[derive(Default)]
+struct Holdings {
+    last: Vec<u32>,
+    looks: u64,
+    /// Looks at which two clients held different pods.
+    disagreements: u64,
+    /// How often a client held another pod than before.
+    changes: u64,
 }
 
 /// A bit for each pair of client and pod.
@@ -78,6 +90,7 @@ impl Tally {
                 bits: vec![0; pairs.div_ceil(64)],
             },
             pods,
+            holdings: Holdings::default(),
             timeline: Vec::new(),
             lessons: vec![0; clients as usize],
         }
@@ -142,6 +155,22 @@ impl Tally {
         }
     }
 
+    /// Ten times a second: which pod each client holds on to.
+    pub(crate) fn holdings(&mut self, now: Nanos, held: impl Iterator<Item = u32>) {
+        if now < self.begin {
+            return;
+        }
+        let holdings = &mut self.holdings;
+        let held: Vec<u32> = held.collect();
+        let differs = |(one, other): &(&u32, &u32)| one != other;
+        holdings.looks += u64::from(!held.is_empty());
+        let pairs = held.iter().zip(held.iter().skip(1));
+        holdings.disagreements += u64::from(pairs.filter(differs).count() > 0);
+        let changes = held.iter().zip(&holdings.last).filter(differs).count();
+        holdings.changes += changes as u64;
+        holdings.last = held;
+    }
+
     /// What it comes to.
     pub(crate) fn figures(&self, odd: u32, span: Option<(Nanos, Nanos)>) -> Figures {
         let ms = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
@@ -187,6 +216,10 @@ impl Tally {
                 .map(|bits| u64::from(bits.count_ones()))
                 .sum(),
             spread: 1.0,
+            fewest: 1.0,
+            disagree: (self.holdings.looks > 0)
+                .then(|| self.holdings.disagreements as f64 / self.holdings.looks as f64),
+            changes: self.holdings.changes,
             load_p99: self.load.value_at_quantile(0.99),
             load_max: self.load.max(),
             retries: self.retries,
@@ -225,6 +258,12 @@ pub(crate) struct Figures {
     pub(crate) connections: u64,
     /// The most clients that have a pod in their subset, relative to the mean.
     pub(crate) spread: f64,
+    /// The least share of its set that a client had available at any moment.
+    pub(crate) fewest: f64,
+    /// The share of time in which two clients held different pods, where they hold any.
+    pub(crate) disagree: Option<f64>,
+    /// How often clients held another pod than before.
+    pub(crate) changes: u64,
     pub(crate) load_p99: u64,
     pub(crate) load_max: u64,
     pub(crate) retries: u64,
