@@ -76,8 +76,8 @@ impl Form {
 /// What `--quick` does not do.
 pub(crate) const LEFT_OUT: &str = "\
 left out of --quick: S1 at load 0.7; S2 log-normal; S3 and S7 at 5 x 50; S4 with recovery, S5 and S5c at 100 x 100, S5b at all but 5 x 20;
-TTL 30 of S6; S8 below 1.74 and connected to all; S9; S10 equal pods; S11; 100 clients of 10 pods; 11 of the mix; at s20 and in S10 some of
-the policies. Runs are a third as long after at most 6 s of warm-up (S10: 2 + 2 s), S6 restarts 20 pods instead of 50, and medians are of
+TTL 30 of S6; S8 below 1.74 and connected to all; S9; S10 equal pods; S11; 100 clients of 10 pods; 11 of the mix; at s20, in S10 and with 10 pods
+some of the policies. Runs are a third as long after at most 6 s of warm-up (S10: 2 + 2 s), S6 restarts 20 pods instead of 50, and medians are of
 3 seeds instead of 8. The bounds are the same.";
 
 /// All rounds of this form.

@@ -35,19 +35,19 @@ pub(super) fn few_pods(form: Form) -> Vec<Round> {
         rounds.push(round(
             form,
             scenario("10 pods", Incident::Nothing),
-            &ALL,
+            form.all(&FEW, &ALL),
             Vec::new(),
         ));
         rounds.push(round(
             form,
             scenario("10 pods, one 10x slower", slow),
-            &ALL,
+            form.all(&FEW, &ALL),
             bound(What::P99, p99),
         ));
         rounds.push(round(
             form,
             scenario("10 pods, one fails fast", fails),
-            &ALL,
+            form.all(&FEW, &ALL),
             bound(What::Odd, 1.0),
         ));
     }

@@ -20,7 +20,8 @@ pub(super) fn equal_pods(form: Form) -> Vec<Round> {
 pub(super) fn unequal_work(form: Form) -> Vec<Round> {
     let one = |&work: &Work| {
         let scenario = sized(&format!("S2 {work:?} work"), SIZES[2]).work(work, 10 * MILLI);
-        round(form, form.lasts(scenario, 12, 30), &ALL, Vec::new())
+        let scenario = form.lasts(scenario, 12, 30);
+        round(form, scenario, form.sized(SIZES[2]), Vec::new())
     };
     let works = [Work::Bimodal, Work::LogNormal];
     works[..form.most(1, 2)].iter().map(one).collect()
