@@ -119,7 +119,8 @@ mod tests {
         assert_eq!(hash_of(7_usize), hash_of(7_u64));
         assert_eq!(hash_of(7_u32), hash_of(7_u64));
         assert_eq!(hash_of("key"), hash_of(String::from("key")));
-        assert_eq!(hash_of("key"), hash_of(&&"key"));
+        let borrowed = &"key";
+        assert_eq!(hash_of("key"), hash_of(borrowed));
     }
 
     #[test]
