@@ -162,11 +162,13 @@ impl<'a> Candidates<'a> {
             return first;
         }
         let pick = |rest: Candidates<'_>| Some(policy.pick(rest)?.index());
-        let Some(second) = self.without(first.index(), pick) else {
-            return first;
-        };
         // Two looks are enough, as in Envoy: where most are new, somebody has to serve.
+        let second = self.without(first.index(), pick);
+        // Care is no reason to read from the primary, or to pick one that is set aside.
+        let position = |choice: &Choice<'_>| self.set().position(choice.index());
         second
+            .filter(|second| position(second) == position(&first))
+            .unwrap_or(first)
     }
 }
 
@@ -213,7 +215,7 @@ pub(crate) mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::set::EndpointSet;
+    use crate::set::{EndpointSet, Position};
 
     pub(crate) fn set_of(n: u8) -> EndpointSet {
         EndpointSet::of((0..n).map(|i| SocketAddr::from(([10, 0, 0, i], 80))))
@@ -224,6 +226,20 @@ pub(crate) mod tests {
         match policy.pick(candidates)?.endpoint().addr() {
             SocketAddr::V4(addr) => Some(addr.ip().octets()[3]),
             SocketAddr::V6(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_replica_that_starts_keeps_its_reads_where_the_primary_is_the_only_other() {
+        let endpoints = set_of(2);
+        let positions = [Position::Primary, Position::Replica];
+        let members = std::iter::zip(positions, endpoints.iter().cloned());
+        let set = EndpointSet::new(members).with_care(true);
+        set.iter().nth(1).unwrap().set_ramp(0.1);
+        let policy = PreferReplica(RoundRobin::new());
+        for _ in 0..20 {
+            let choice = set.available().pick(&policy).unwrap();
+            assert_eq!(choice.index(), 1, "the reads are the replica's");
         }
     }
 

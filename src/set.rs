@@ -222,6 +222,12 @@ impl EndpointSet {
         self.endpoints.get(index)
     }
 
+    /// The position of the endpoint at `index`; `None` beyond the end.
+    pub(crate) fn position(&self, index: usize) -> Option<Position> {
+        let place = self.ends.iter().position(|&end| index < end)?;
+        Some(Position::ALL[place])
+    }
+
     /// Whether the endpoint at `index` is picked only if nothing else is left.
     #[inline]
     pub(crate) fn is_ejected(&self, index: usize) -> bool {

@@ -163,7 +163,7 @@ impl<S: Clone> Balancer<S> {
             return None;
         }
         let policy = |some: Candidates<'_>| {
-            let picked = self.policy.pick(some).or_else(|| some.choose(0));
+            let picked = some.pick(&*self.policy).or_else(|| some.choose(0));
             picked.map(|choice| choice.index())
         };
         let choice = replicas.fitting(|endpoint| endpoint.has(written.position), policy)?;
