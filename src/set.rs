@@ -461,7 +461,11 @@ impl<'a> Candidates<'a> {
         }
         let endpoints = &self.set.endpoints[self.start..self.end];
         let (before, from) = endpoints.split_at(start.min(endpoints.len()));
-        for (i, endpoint) in iter::zip(start.., from).chain(iter::zip(0.., before)) {
+        // Two loops: a chain of both costs half as much again.
+        for (i, endpoint) in iter::zip(start.., from) {
+            look(i, endpoint);
+        }
+        for (i, endpoint) in iter::zip(0.., before) {
             look(i, endpoint);
         }
     }
