@@ -148,6 +148,8 @@ impl<N: NewService> Registry<N> {
     pub fn on_asked(&mut self, now: Instant) {
         self.asked_at = now;
         self.cadence.asked();
+        // The driver has taken them by now; who drives by hand has no use for them.
+        self.health_events.clear();
     }
 
     /// The source answered.

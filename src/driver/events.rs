@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{field::display, info, warn};
+use tracing::{debug, field::display, info, warn};
 
 use crate::{
     check::Checked,
@@ -161,7 +161,8 @@ pub(super) fn health(service: &str, event: &HealthEvent) {
             why,
         } => {
             let spared = why.label();
-            info!(service, %endpoint, why = %finding, spared, "endpoint not ejected");
+            // Where many half fail this is news again after each success: counted, and told to who looks closely.
+            debug!(service, %endpoint, why = %finding, spared, "endpoint not ejected");
         }
         HealthEvent::OnTrial { endpoint } => {
             info!(service, %endpoint, "endpoint on trial: one request at a time");

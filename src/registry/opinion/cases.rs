@@ -47,6 +47,19 @@ fn five_failures_in_a_row_eject_at_once_and_a_success_between_begins_anew() {
 }
 
 #[test]
+fn what_nobody_takes_of_the_events_does_not_pile_up() {
+    let mut hand = of(3);
+    for _ in 0..20 {
+        hand.fails(2, 5);
+        hand.wait(400 * SECOND);
+        hand.succeeds(2, 1);
+        hand.answer(1..=3);
+    }
+    assert!(hand.registry.status().ejections() >= 10);
+    assert_eq!(hand.registry.take_health_events().len(), 0);
+}
+
+#[test]
 fn at_most_a_tenth_is_ejected_and_never_a_single_one() {
     for (hosts, count) in [(1, 0), (2, 1), (3, 1), (5, 1), (10, 1), (11, 2), (20, 2)] {
         let mut hand = of(hosts);
