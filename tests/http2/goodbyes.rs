@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,11 +24,17 @@ struct Outcomes {
     failed: Vec<(String, Error<HttpError>)>,
 }
 
+#[derive(Default)]
+struct Course {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+}
+
 /// Posts without pause, every second order without a body. Each has a path of its own.
-async fn post(client: Client, caller: usize, stop: Arc<AtomicBool>) -> Outcomes {
+async fn post(client: Client, caller: usize, course: Arc<Course>) -> Outcomes {
     let mut outcomes = Outcomes::default();
     for n in 0.. {
-        if stop.load(Relaxed) {
+        if course.stop.load(Relaxed) {
             break;
         }
         let path = format!("/{caller}/{n}");
@@ -36,6 +42,7 @@ async fn post(client: Client, caller: usize, stop: Arc<AtomicBool>) -> Outcomes 
         match call(&client, request("POST", &path, body)).await {
             Ok(response) => {
                 read(response).await;
+                course.answered.fetch_add(1, Relaxed);
                 outcomes.answered.push(path);
             }
             Err(error) => outcomes.failed.push((path, error)),
@@ -51,16 +58,22 @@ async fn no_post_is_lost_or_seen_twice_and_what_was_not_seen_goes_elsewhere() {
     let client = over(all(&pods))
         .max_attempts(20)
         .spawn_http_with(Http::new().http2());
-    let stop = Arc::new(AtomicBool::new(false));
+    let course = Arc::new(Course::default());
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        callers.spawn(post(client.clone(), caller, Arc::clone(&stop)));
+        callers.spawn(post(client.clone(), caller, Arc::clone(&course)));
     }
     for n in 0..GOODBYES {
+        let answered = course.answered.load(Relaxed);
         sleep(Duration::from_millis(3)).await;
+        // On a machine too busy to answer one request of each pod meanwhile, no pod would be left.
+        until("requests go on", || {
+            course.answered.load(Relaxed) >= answered + pods.len()
+        })
+        .await;
         pods[n % pods.len()].say_goodbye();
     }
-    stop.store(true, Relaxed);
+    course.stop.store(true, Relaxed);
     let outcomes = callers.join_all().await;
     until("all has ended", || {
         pods.iter().all(|pod| pod.under_way() == 0)

@@ -192,6 +192,8 @@ async fn a_late_request_goes_to_another_pod_unless_that_is_switched_off() {
         let settings = Http::new().hedging(hedging);
         let client = client_in_order(pods.iter().map(Pod::addr), settings);
         warm(&client).await;
+        // On a busy machine one of these may have been late as well.
+        let before = pods[1].requests();
         pods[0].hang(true);
         let late = async {
             sleep(Duration::from_millis(400)).await;
@@ -200,7 +202,7 @@ async fn a_late_request_goes_to_another_pod_unless_that_is_switched_off() {
         let (answered, ()) = tokio::join!(get(&client, "item"), late);
         let expected = &pods[usize::from(hedging)];
         assert_eq!(answered, expected.addr(), "hedging {hedging}");
-        assert_eq!(pods[1].requests(), usize::from(hedging));
+        assert_eq!(pods[1].requests() - before, usize::from(hedging));
     }
 }
 
@@ -213,6 +215,7 @@ async fn a_late_put_goes_to_another_pod_only_when_all_of_its_body_is_known() {
         ];
         let client = client_in_order(pods.iter().map(Pod::addr), Http::new());
         warm(&client).await;
+        let before = pods[1].received().len();
         pods[0].hang(true);
         let (send_piece, mut receive) = tokio::sync::mpsc::channel::<Bytes>(1);
         let frames = futures_util::stream::poll_fn(move |cx| {
@@ -227,7 +230,7 @@ async fn a_late_put_goes_to_another_pod_only_when_all_of_its_body_is_known() {
             send_piece.send("one ".into()).await.expect("a reader");
             if !is_known {
                 sleep(Duration::from_millis(200)).await;
-                assert!(pods[1].received().is_empty());
+                assert_eq!(pods[1].received().len(), before, "a body not known whole");
                 pods[0].hang(false);
             }
             // The first pod goes on with it all the same.

@@ -106,7 +106,8 @@ async fn a_pipeline_that_was_refused_tells_and_the_next_one_goes_to_the_new_mast
     let _: (Option<String>, String) = pipeline.query_async(&mut redis).await.unwrap();
     switch(&cluster).await;
     let refused: RedisResult<(Option<String>, String)> = pipeline.query_async(&mut redis).await;
-    assert!(refused.unwrap_err().to_string().contains("ReadOnly"));
+    let refused = refused.unwrap_err();
+    assert!(refused.to_string().contains("ReadOnly"), "{refused}");
     // The refusal was a hint: no need to wait for the probe's interval.
     primary_is(&balancer, &cluster, 1).await;
     let _: (Option<String>, String) = pipeline.query_async(&mut redis).await.unwrap();
