@@ -162,13 +162,10 @@ impl<'a> Candidates<'a> {
             return first;
         }
         let pick = |rest: Candidates<'_>| Some(policy.pick(rest)?.index());
-        // Two looks are enough, as in Envoy: where most are new, somebody has to serve.
-        let second = self.without(first.index(), pick);
-        // Care is no reason to read from the primary, or to pick one that is set aside.
-        let position = |choice: &Choice<'_>| self.set().position(choice.index());
-        second
-            .filter(|second| position(second) == position(&first))
-            .unwrap_or(first)
+        // Two looks are enough, as in Envoy: where most are new, somebody has to serve. Care is no reason to read from
+        // the primary, or to pick one that is set aside: the second is among those at the same position.
+        let others = self.beside(first.index());
+        others.without(first.index(), pick).unwrap_or(first)
     }
 }
 
@@ -265,6 +262,27 @@ pub(crate) mod tests {
         ];
         for policy in policies {
             assert!(policy.pick(nothing.available()).is_none());
+        }
+    }
+
+    #[test]
+    fn one_on_trial_is_spared_where_another_of_its_position_is_free() {
+        use Position::{Primary, Replica};
+        let all = set_of(3);
+        let members = std::iter::zip([Primary, Replica, Replica], all.iter().cloned());
+        let set = EndpointSet::new(members).with_care(true);
+        let trial = set.iter().nth(2).unwrap();
+        trial.set_trial(true);
+        let _request = trial.begin();
+        for policy in [
+            Arc::new(RoundRobin::new()) as Arc<dyn Policy>,
+            Arc::new(Random::seeded(1)),
+            Arc::new(LeastRequest::seeded(1)),
+            Arc::new(Weighted::srv()),
+        ] {
+            let picks = (0..300).map(|_| set.available().pick(&*policy).unwrap().index());
+            let again = picks.filter(|&index| index == 2).count();
+            assert_eq!(again, 0, "one request at a time");
         }
     }
 }
