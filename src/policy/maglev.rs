@@ -36,7 +36,7 @@ use crate::{
 pub struct Maglev {
     bound: Bound,
     tables: Tables<Table>,
-    /// Where there is no table, and no key.
+    /// Where there is no table, and no key, and where the key's slots have no candidate or full ones alone.
     otherwise: Rendezvous,
 }
 
@@ -76,7 +76,7 @@ impl Maglev {
         self
     }
 
-    /// The first endpoint of the key's slots that is a candidate and not full; if all are full, the first candidate.
+    /// The first endpoint of the key's slots that is a candidate and not full.
     fn look_up<'a>(
         &self,
         table: &Table,
@@ -84,19 +84,13 @@ impl Maglev {
         key: u64,
     ) -> Option<Choice<'a>> {
         let full = self.bound.of(candidates);
-        let mut first = None;
-        for member in table.members_from(key) {
+        table.members_from(key).find_map(|member| {
             let place = table.places[usize::from(member)] as usize;
             let choice = candidates.choose_at(place);
-            let Some(choice) = choice.or_else(|| table.twin(member, candidates)) else {
-                continue;
-            };
-            if full.is_none_or(|full| choice.endpoint().pending() < full) {
-                return Some(choice);
-            }
-            first = first.or(Some(choice));
-        }
-        first
+            let choice = choice.or_else(|| table.twin(member, candidates))?;
+            let fits = |full| choice.endpoint().pending() < full;
+            full.is_none_or(fits).then_some(choice)
+        })
     }
 }
 
@@ -306,6 +300,28 @@ mod tests {
         for key in 0..500_u64 {
             let rest = set.available().for_key(key).excluding(&others);
             assert_eq!(policy.pick(rest).unwrap().index(), 7);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_full_is_found_wherever_its_slots_are() {
+        let addr = |i| std::net::SocketAddr::from(([10, 0, 1, i], 80));
+        let (policy, set) = (
+            Maglev::new().bounded(1.25),
+            EndpointSet::of((0..4).map(addr)),
+        );
+        policy.prepare(&set);
+        for idle in 0..4 {
+            // 1.25 * (60 + 1) / 4 = 19.1: three have twenty and are full, the last is idle.
+            let others = iter::zip(0.., &set).filter(|(i, _)| *i != idle);
+            let _requests: Vec<_> = others
+                .flat_map(|(_, endpoint)| (0..20).map(|_| endpoint.begin()))
+                .collect();
+            // One key for each slot.
+            let keys = (0..SMALL as u64).map(|slot| (slot + 1) * (u64::MAX / SMALL as u64));
+            let picks = keys.map(|key| policy.pick(set.available().with_key(Some(key))));
+            let full = picks.filter(|pick| pick.unwrap().index() != idle).count();
+            assert_eq!(full, 0, "keys that go to a full one while {idle} is idle");
         }
     }
 
