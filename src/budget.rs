@@ -47,9 +47,10 @@ impl Budget {
         }
     }
 
-    /// A further try was not made.
+    /// A further try was not made. A purse that is full again meanwhile stays as it is.
     pub fn give_back(&self) {
-        self.purse.fetch_add(WHOLE, Relaxed);
+        let more = |purse: i64| (purse < self.full).then(|| (purse + WHOLE).min(self.full));
+        let _ = self.purse.fetch_update(Relaxed, Relaxed, more);
     }
 
     /// Takes a further try, if there is one.
@@ -85,5 +86,15 @@ mod tests {
         assert_eq!((0..20).filter(|_| budget.take()).count(), 3);
         (0..10_000).for_each(|_| budget.earn());
         assert_eq!((0..20).filter(|_| budget.take()).count(), 10);
+    }
+
+    #[test]
+    fn what_is_given_back_to_a_full_purse_is_not_kept() {
+        let budget = Budget::new(0.2, 10, 10);
+        assert_eq!((0..10).filter(|_| budget.take()).count(), 10);
+        // Meanwhile it fills up again.
+        (0..50).for_each(|_| budget.earn());
+        (0..10).for_each(|_| budget.give_back());
+        assert_eq!((0..30).filter(|_| budget.take()).count(), 10);
     }
 }

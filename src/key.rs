@@ -87,6 +87,12 @@ impl Hasher for KeyHasher {
         self.absorb(number as u64);
     }
 
+    /// What is there by default would write as many bits as the platform has: -7 would be another key on 32 bits.
+    #[inline]
+    fn write_isize(&mut self, number: isize) {
+        self.absorb(number as i64 as u64);
+    }
+
     #[inline]
     fn finish(&self) -> u64 {
         mix(self.0)
@@ -118,6 +124,7 @@ mod tests {
     fn numbers_of_either_width_are_one_key_and_a_string_is_one_however_it_is_kept() {
         assert_eq!(hash_of(7_usize), hash_of(7_u64));
         assert_eq!(hash_of(7_u32), hash_of(7_u64));
+        assert_eq!(hash_of(-7_isize), hash_of(-7_i64));
         assert_eq!(hash_of("key"), hash_of(String::from("key")));
         let borrowed = &"key";
         assert_eq!(hash_of("key"), hash_of(borrowed));

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::set::{Candidates, Choice, EndpointSet};
+use crate::{
+    endpoint::Endpoint,
+    set::{Candidates, Choice, EndpointSet},
+};
 
 mod adaptive;
 mod bound;
@@ -162,13 +165,12 @@ impl<'a> Candidates<'a> {
             return first;
         }
         let pick = |rest: Candidates<'_>| Some(policy.pick(rest)?.index());
-        // Two looks are enough, as in Envoy: where most are new, somebody has to serve.
-        let second = self.without(first.index(), pick);
-        // Care is no reason to read from the primary, or to pick one that is set aside.
-        let position = |choice: &Choice<'_>| self.set().position(choice.index());
-        second
-            .filter(|second| position(second) == position(&first))
-            .unwrap_or(first)
+        // Two looks are enough, as in Envoy: where most are new, somebody has to serve. Care is no reason to read from
+        // the primary, or to pick one that is set aside: the second is among those at the same position.
+        // And not one of those on trial that have their request, where any other is left.
+        let is_free = |rest: Candidates<'_>| Some(rest.fitting(Endpoint::is_free, pick)?.index());
+        let others = self.beside(first.index());
+        others.without(first.index(), is_free).unwrap_or(first)
     }
 }
 
@@ -265,6 +267,44 @@ pub(crate) mod tests {
         ];
         for policy in policies {
             assert!(policy.pick(nothing.available()).is_none());
+        }
+    }
+
+    #[test]
+    fn one_on_trial_is_spared_where_another_of_its_position_is_free() {
+        use Position::{Primary, Replica};
+        let all = set_of(3);
+        let members = std::iter::zip([Primary, Replica, Replica], all.iter().cloned());
+        let set = EndpointSet::new(members).with_care(true);
+        let trial = set.iter().nth(2).unwrap();
+        trial.set_trial(true);
+        let _request = trial.begin();
+        for policy in [
+            Arc::new(RoundRobin::new()) as Arc<dyn Policy>,
+            Arc::new(Random::seeded(1)),
+            Arc::new(LeastRequest::seeded(1)),
+            Arc::new(Weighted::srv()),
+        ] {
+            let picks = (0..300).map(|_| set.available().pick(&*policy).unwrap().index());
+            let again = picks.filter(|&index| index == 2).count();
+            assert_eq!(again, 0, "one request at a time");
+        }
+    }
+
+    #[test]
+    fn of_several_on_trial_none_gets_a_second_request_while_others_are_free() {
+        let set = set_of(20).with_care(true);
+        let trials = set.iter().take(2).inspect(|one| one.set_trial(true));
+        let _requests: Vec<_> = trials.map(|one| one.begin()).collect();
+        for policy in [
+            Arc::new(RoundRobin::new()) as Arc<dyn Policy>,
+            Arc::new(Random::seeded(1)),
+            Arc::new(LeastRequest::seeded(1)),
+            Arc::new(Weighted::srv()),
+            Arc::new(Adaptive::seeded(1)),
+        ] {
+            let picks = (0..2_000).map(|_| set.available().pick(&*policy).unwrap().index());
+            assert_eq!(picks.filter(|&index| index < 2).count(), 0);
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Why each endpoint stands as it does: what is known at one moment, for people and for programs.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -92,7 +97,7 @@ impl<S> Balancer<S> {
     /// nothing, and costs the endpoints' number in allocations.
     ///
     /// It reads one set and one status, which are published one after the other: for a moment an endpoint's reason
-    /// may be newer than its place in the set. Counters go on while they are read.
+    /// may be newer or older than its place in the set. Counters go on while they are read.
     ///
     /// ```
     /// use headless_lb::{Balancer, EndpointState, Fixed};
@@ -122,8 +127,11 @@ impl Explanation {
         let ago = |at: Instant| now.saturating_duration_since(at);
         let report = status.primary().map(AsRef::as_ref);
         let conditions = status.conditions();
+        let is_outside = |one: &&Condition| one.state == EndpointState::Warming;
+        // One that waits there and is in the set has joined since.
         let known: HashMap<u64, &Condition> = conditions
             .iter()
+            .filter(|one| !is_outside(one))
             .map(|one| (one.endpoint.id(), one))
             .collect();
         let mut endpoints: Vec<_> = set
@@ -138,9 +146,11 @@ impl Explanation {
                 )
             })
             .collect();
+        let members: HashSet<u64> = set.iter().map(|endpoint| endpoint.id()).collect();
         let outside = conditions
             .iter()
-            .filter(|one| one.state == EndpointState::Warming);
+            .filter(is_outside)
+            .filter(|one| !members.contains(&one.endpoint.id()));
         endpoints
             .extend(outside.map(|one| Explained::of(&one.endpoint, None, Some(one), report, now)));
         Self {
@@ -486,5 +496,54 @@ mod text {
     ) -> Result<S::Ok, S::Error> {
         let text = value.as_ref().map(ToString::to_string);
         text.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::registry::{Config, NewService, Registry};
+    use crate::resolve::Resolution;
+
+    struct Connecting;
+
+    impl NewService for Connecting {
+        type Service = ();
+
+        fn new_service(&self, _: &Arc<Endpoint>) {}
+
+        fn warm(&self, (): &()) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn one_that_joins_between_a_set_and_its_status_is_told_once() {
+        let now = Instant::now();
+        let mut config = Config::default();
+        config.warm_up = Some(Duration::from_secs(3));
+        let mut registry = Registry::new("web", config, Connecting, now);
+        let mut answer = |count: u8| {
+            let pods = (0..count).map(|i| SocketAddr::from(([10, 0, 0, i], 80)));
+            registry.on_asked(now);
+            registry.on_answer(now, Ok(Resolution::new(pods)));
+            let set = registry
+                .publish()
+                .map(|one| Arc::clone(one.snapshot().set()));
+            (set, registry.status().clone())
+        };
+        answer(1);
+        let (_, before) = answer(2);
+        assert_eq!(before.warming(), 1);
+        registry.on_tick(now + Duration::from_secs(3));
+        let published = registry.publish().unwrap();
+        let set = published.snapshot().set();
+        // The set is published first.
+        let explanation = Explanation::of(&before, set, now);
+        let states = explanation.endpoints().iter().map(Explained::state);
+        let states: Vec<_> = states.collect();
+        assert_eq!(states, [EndpointState::Available; 2], "{explanation}");
     }
 }

@@ -68,10 +68,12 @@ impl super::Endpoint {
     /// Whether a pick may stay with this endpoint. `is_sticky`: the policy means this one and no other, so it
     /// is not spared for being new.
     pub(crate) fn admits(&self, is_sticky: bool) -> bool {
-        if self.caution.is_trial() && !self.caution.tries(self.pending()) {
-            return false;
-        }
-        is_sticky || self.caution.takes_its_share()
+        self.is_free() && (is_sticky || self.caution.takes_its_share())
+    }
+
+    /// Whether it is not on trial, or has no request of its trial yet.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.caution.is_trial() || self.caution.tries(self.pending())
     }
 
     /// Whether it gets one request at a time.

@@ -36,7 +36,7 @@ use crate::{
 pub struct Maglev {
     bound: Bound,
     tables: Tables<Table>,
-    /// Where there is no table, and no key.
+    /// Where there is no table, and no key, and where the key's slots have no candidate or full ones alone.
     otherwise: Rendezvous,
 }
 
@@ -76,7 +76,7 @@ impl Maglev {
         self
     }
 
-    /// The first endpoint of the key's slots that is a candidate and not full; if all are full, the first candidate.
+    /// The first endpoint of the key's slots that is a candidate and not full.
     fn look_up<'a>(
         &self,
         table: &Table,
@@ -84,17 +84,13 @@ impl Maglev {
         key: u64,
     ) -> Option<Choice<'a>> {
         let full = self.bound.of(candidates);
-        let mut first = None;
-        for place in table.places(key) {
-            let Some(choice) = candidates.choose_at(place) else {
-                continue;
-            };
-            if full.is_none_or(|full| choice.endpoint().pending() < full) {
-                return Some(choice);
-            }
-            first = first.or(Some(choice));
-        }
-        first
+        table.members_from(key).find_map(|member| {
+            let place = table.places[usize::from(member)] as usize;
+            let choice = candidates.choose_at(place);
+            let choice = choice.or_else(|| table.twin(member, candidates))?;
+            let fits = |full| choice.endpoint().pending() < full;
+            full.is_none_or(fits).then_some(choice)
+        })
     }
 }
 
@@ -135,6 +131,8 @@ struct Table {
     /// Shared by all sets of these members: roles and ejections move places only.
     slots: Arc<[u16]>,
     places: Box<[u32]>,
+    /// Further addresses of a pod, by member: picked where its lowest is no candidate.
+    twins: Box<[(u16, u32)]>,
 }
 
 impl Table {
@@ -143,29 +141,46 @@ impl Table {
             .map(|(place, endpoint)| (endpoint.identity(), endpoint.addr(), place))
             .collect();
         found.sort_unstable();
-        // One pod under two addresses is one member.
-        found.dedup_by_key(|(identity, ..)| *identity);
-        let members: Box<[u64]> = found.iter().map(|(identity, ..)| *identity).collect();
+        let (mut members, mut places, mut twins) = (Vec::new(), Vec::new(), Vec::new());
+        for (identity, _, place) in found {
+            // One pod under two addresses is one member.
+            if members.last() == Some(&identity) {
+                twins.push((members.len() as u16 - 1, place));
+            } else {
+                members.push(identity);
+                places.push(place);
+            }
+        }
+        let members: Box<[u64]> = members.into();
         let same = others.iter().find(|(_, other)| other.members == members);
         let slots = same.map_or_else(|| fill(&members), |(_, other)| Arc::clone(&other.slots));
         Self {
             members,
             slots,
-            places: found.iter().map(|(.., place)| *place).collect(),
+            places: places.into(),
+            twins: twins.into(),
         }
     }
 
-    /// The places of the endpoints in the key's slot and those that follow.
+    /// The lowest other address of a member that is a candidate.
+    #[cold]
+    fn twin<'a>(&self, member: u16, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+        let first = self.twins.partition_point(|(of, _)| *of < member);
+        let twins = self.twins[first..].iter();
+        twins
+            .take_while(|(of, _)| *of == member)
+            .find_map(|(_, place)| candidates.choose_at(*place as usize))
+    }
+
+    /// The members in the key's slot and those that follow.
     #[inline]
-    fn places(&self, key: u64) -> impl Iterator<Item = usize> {
+    fn members_from(&self, key: u64) -> impl Iterator<Item = u16> {
         let size = self.slots.len();
         // Multiply and shift: the key's upper bits are as good as the rest, and a division costs as much as the pick.
         let first = ((u128::from(key) * size as u128) >> 64) as usize;
         let slots = self.slots[first..].iter().chain(&self.slots[..first]);
         let reach = self.members.len() * REACH;
-        slots
-            .take(reach)
-            .map(|&member| self.places[usize::from(member)] as usize)
+        slots.take(reach).copied()
     }
 }
 
@@ -211,12 +226,12 @@ fn fill(members: &[u64]) -> Arc<[u16]> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::{
         policy::tests::set_of,
-        set::Position::{Replica, Unknown},
+        set::Position::{Ejected, Replica, Unknown},
     };
 
     #[test]
@@ -285,6 +300,59 @@ mod tests {
         for key in 0..500_u64 {
             let rest = set.available().for_key(key).excluding(&others);
             assert_eq!(policy.pick(rest).unwrap().index(), 7);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_full_is_found_wherever_its_slots_are() {
+        let addr = |i| std::net::SocketAddr::from(([10, 0, 1, i], 80));
+        let (policy, set) = (
+            Maglev::new().bounded(1.25),
+            EndpointSet::of((0..4).map(addr)),
+        );
+        policy.prepare(&set);
+        for idle in 0..4 {
+            // 1.25 * (60 + 1) / 4 = 19.1: three have twenty and are full, the last is idle.
+            let others = iter::zip(0.., &set).filter(|(i, _)| *i != idle);
+            let _requests: Vec<_> = others
+                .flat_map(|(_, endpoint)| (0..20).map(|_| endpoint.begin()))
+                .collect();
+            // One key for each slot.
+            let keys = (0..SMALL as u64).map(|slot| (slot + 1) * (u64::MAX / SMALL as u64));
+            let picks = keys.map(|key| policy.pick(set.available().with_key(Some(key))));
+            let full = picks.filter(|pick| pick.unwrap().index() != idle).count();
+            assert_eq!(full, 0, "keys that go to a full one while {idle} is idle");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_pod_whose_lower_address_is_set_aside_stay_with_the_pod() {
+        let pod = |ip: String, i: usize| {
+            let addr: std::net::SocketAddr = format!("{ip}:80").parse().unwrap();
+            crate::endpoint::Address::from(addr).named(format!("cache-{i}"))
+        };
+        let v4 = (0..10).map(|i| pod(format!("10.0.0.{i}"), i));
+        let v6 = (0..10).map(|i| pod(format!("[fd00::{i}]"), i));
+        let all = EndpointSet::of(v4.chain(v6));
+        // But for one pod, nobody answers at the IPv4 addresses.
+        let set = EndpointSet::new(iter::zip(0.., &all).map(|(i, endpoint)| {
+            let is_aside = (1..10).contains(&i);
+            let position = if is_aside { Ejected } else { Unknown };
+            (position, Arc::clone(endpoint))
+        }));
+        let (maglev, rendezvous) = (Maglev::new(), Rendezvous::new());
+        for policy in [&maglev as &dyn Policy, &rendezvous] {
+            policy.prepare(&all);
+            policy.prepare(&set);
+            let mut seen = BTreeMap::new();
+            for key in 0..1_000_u64 {
+                let name = |set: &EndpointSet| {
+                    let choice = policy.pick(set.available().for_key(key)).unwrap();
+                    choice.endpoint().name().unwrap().to_owned()
+                };
+                *seen.entry(name(&set)).or_insert(0) += 1;
+            }
+            assert_eq!(seen.len(), 10, "{seen:?}");
         }
     }
 }

@@ -185,4 +185,22 @@ mod tests {
             assert_eq!(home, picked(&maglev, alone.available().for_key(key)));
         }
     }
+
+    #[test]
+    fn one_inside_another_keeps_its_tables_while_the_next_set_is_prepared() {
+        let is_even =
+            |endpoint: &Endpoint| endpoint.addr().ip().to_string().ends_with(['0', '2', '4']);
+        let policy = Prefer::label("a", Prefer::by(is_even, Maglev::new()));
+        let (now, next) = (zones(), zones());
+        policy.prepare(&now);
+        let homes = |set: &EndpointSet| -> Vec<_> {
+            let home = |key: u64| picked(&policy, set.available().for_key(key));
+            (0..200).map(home).collect()
+        };
+        let before = homes(&now);
+        // The driver does so before it publishes the set.
+        policy.prepare(&next);
+        assert_eq!(homes(&now), before);
+        assert_eq!(homes(&next), before);
+    }
 }

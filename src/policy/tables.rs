@@ -9,12 +9,13 @@ use crate::set::EndpointSet;
 /// The tables of the newest sets, found by the set's id: the driver adds one before it publishes the set, and readers
 /// of the set before still find theirs.
 ///
-/// Two are enough for one service. A [`Prefer`](crate::Prefer) around the policy prepares it for two sets each time.
+/// Two are enough for one service. A [`Prefer`](crate::Prefer) around the policy prepares it for two sets each time, and
+/// one inside another for four: the tables of the set before must survive that, for it is still picked from.
 pub(super) struct Tables<T> {
     newest: ArcSwap<Vec<(u64, Arc<T>)>>,
 }
 
-const KEPT: usize = 4;
+const KEPT: usize = 8;
 
 impl<T> Tables<T> {
     /// What `look` makes of the set's table; of `None`, if the policy was not prepared for it.
@@ -61,13 +62,17 @@ mod tests {
     #[test]
     fn the_tables_of_the_newest_sets_are_found_and_older_ones_are_dropped() {
         let tables = Tables::default();
-        let sets: Vec<EndpointSet> = (0..6).map(set_of).collect();
+        let sets: Vec<EndpointSet> = (0..10).map(set_of).collect();
         for set in &sets {
             tables.add(set, |_| set.len());
         }
         let found = |set| tables.with(set, |table| table.copied());
         let found: Vec<_> = sets.iter().map(found).collect();
-        assert_eq!(found, [None, None, Some(2), Some(3), Some(4), Some(5)]);
+        let kept = (2..10).map(Some);
+        assert_eq!(
+            found,
+            [None, None].into_iter().chain(kept).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -62,6 +62,14 @@ impl<'a> Candidates<'a> {
         ))
     }
 
+    /// Those at the same position as the one at `index` of the set.
+    pub(crate) fn beside(self, index: usize) -> Self {
+        match self.set.position(index) {
+            Some(position) => self.narrow(self.set.group(position)),
+            None => self,
+        }
+    }
+
     /// What `policy` picks of these without the one at `index` of the set. Allocates only where others are left
     /// out already.
     pub(crate) fn without(
