@@ -415,3 +415,18 @@ fn a_sweep_ejects_who_fails_more_than_the_others() {
         assert!(ejected(&hand).is_empty());
     }
 }
+
+#[test]
+fn one_on_trial_is_no_reason_to_eject_the_only_one_that_is_sure() {
+    let mut hand = of(2);
+    hand.fails(1, 5);
+    hand.wait(30 * SECOND);
+    assert!(on_trial(&hand, 1));
+    // It hangs: what it is tried with does not end.
+    let hangs = hand.endpoint(1).begin();
+    hand.fails(2, 5);
+    assert_eq!(hand.position(2), Some(Position::Unknown), "the last");
+    drop(hangs);
+    hand.succeeds(1, 1);
+    assert_eq!(ejected(&hand), [2], "now there is another");
+}
