@@ -182,6 +182,11 @@ impl Condition {
         of(Starting, None, Some(start), Some(start + window))
     }
 
+    /// Whether it takes requests only because too few would remain.
+    pub(crate) fn is_ignored(&self) -> bool {
+        matches!(self.why, Some(Why::Ignored(_)))
+    }
+
     /// Whether both say the same, but for the cause.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let key = |one: &Self| (one.state, one.since, one.until, one.standing);
