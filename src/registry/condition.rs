@@ -143,12 +143,15 @@ impl Condition {
         let last = || slot.endpoint.last_failure();
         // In a panic that is why it is aside, and until when.
         let refuses_alone = is_panic && refuses.is_some();
+        // Time does not bring back one that fails its checks as well.
+        let is_ill = slot.is_unhealthy() && !is_panic;
+        let returns = |until: Option<Instant>| until.filter(|_| !is_ill);
         match slot.outlier.finding() {
             Some((finding, since)) if slot.outlier.is_ejected() && !refuses_alone => {
                 let until = slot.outlier.until().max(until);
                 let why = Why::Found(finding);
                 if is_aside {
-                    return of(Ejected, Some(why), Some(since), until);
+                    return of(Ejected, Some(why), Some(since), returns(until));
                 }
                 return of(Available, Some(why.ignored()), Some(since), until);
             }
@@ -168,7 +171,8 @@ impl Condition {
             return of(Available, Some(why.ignored()), since, None);
         }
         if refuses.is_some() && is_aside {
-            return of(Refused, Some(Why::Refuses(last())), refuses, until);
+            let why = Some(Why::Refuses(last()));
+            return of(Refused, why, refuses, returns(until));
         }
         if refuses.is_some() {
             return of(

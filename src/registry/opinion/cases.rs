@@ -430,3 +430,25 @@ fn one_on_trial_is_no_reason_to_eject_the_only_one_that_is_sure() {
     hand.succeeds(1, 1);
     assert_eq!(ejected(&hand), [2], "now there is another");
 }
+
+#[test]
+fn one_that_fails_its_checks_too_does_not_return_when_its_ejection_ends() {
+    let mut hand = of(3);
+    hand.fails(2, 5);
+    for _ in 0..3 {
+        hand.checked(2, Err(ProbeError::passing("no answer")));
+    }
+    let until = |hand: &ByHand| {
+        let conditions = hand.registry.status().conditions();
+        let [one] = conditions else {
+            panic!("{conditions:?}")
+        };
+        (one.state, one.until)
+    };
+    assert_eq!(until(&hand), (EndpointState::Ejected, None));
+    hand.refused(2);
+    hand.wait(30 * SECOND);
+    assert_eq!(until(&hand), (EndpointState::Unhealthy, None));
+    hand.refused(2);
+    assert_eq!(until(&hand), (EndpointState::Refused, None));
+}
