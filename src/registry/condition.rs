@@ -65,6 +65,8 @@ pub(crate) enum Why {
     FailsChecks(Arc<ProbeError>),
     /// Too few would remain, so it does not count.
     Ignored(Box<Self>),
+    /// It is the primary, so it does not count.
+    OfThePrimary(Box<Self>),
     Refuses(Option<Cause>),
     /// There is nobody else of its role.
     RefusesAsTheLast(Option<Cause>),
@@ -80,7 +82,7 @@ impl Why {
         match self {
             Self::Found(finding) => Some(finding.rule.label()),
             Self::FailsChecks(_) => Some("check"),
-            Self::Ignored(why) => why.rule(),
+            Self::Ignored(why) | Self::OfThePrimary(why) => why.rule(),
             Self::Refuses(_) | Self::RefusesAsTheLast(_) => None,
         }
     }
@@ -99,6 +101,7 @@ impl fmt::Display for Why {
                 None => error.fmt(f),
             },
             Self::Ignored(why) => write!(f, "{why}; ignored, too few would remain"),
+            Self::OfThePrimary(why) => write!(f, "{why}; ignored, it is the primary"),
             Self::Refuses(cause) => refuses(f, cause),
             Self::RefusesAsTheLast(cause) => {
                 refuses(f, cause)?;
@@ -168,7 +171,11 @@ impl Condition {
             if is_aside {
                 return of(Unhealthy, Some(why), since, None);
             }
-            return of(Available, Some(why.ignored()), since, None);
+            let why = match standing {
+                Position::Primary => Why::OfThePrimary(Box::new(why)),
+                _ => why.ignored(),
+            };
+            return of(Available, Some(why), since, None);
         }
         if refuses.is_some() && is_aside {
             let why = Some(Why::Refuses(last()));

@@ -452,3 +452,18 @@ fn one_that_fails_its_checks_too_does_not_return_when_its_ejection_ends() {
     hand.refused(2);
     assert_eq!(until(&hand), (EndpointState::Refused, None));
 }
+
+#[test]
+fn checks_of_the_primary_are_not_ignored_for_want_of_others() {
+    let mut hand = cluster(3);
+    for _ in 0..3 {
+        hand.checked(1, Err(ProbeError::passing("no answer")));
+    }
+    assert!(!hand.registry.status().is_panic());
+    let conditions = hand.registry.status().conditions();
+    let [one] = conditions else {
+        panic!("{conditions:?}")
+    };
+    let why = one.why.as_ref().unwrap().to_string();
+    assert!(!why.contains("too few"), "{why}");
+}
