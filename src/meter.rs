@@ -88,6 +88,14 @@ pub(crate) use on::Meter;
 #[cfg(feature = "metrics")]
 pub use table::{Kind, METRICS, Metric};
 
+impl Meter {
+    /// There is no handle any more: nothing of the service is left to tell.
+    pub(crate) fn ended(&self) {
+        self.changed(0, 0, 0);
+        self.state(std::time::Duration::ZERO, false, States::default());
+    }
+}
+
 /// How a pick went, in the order of the label's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Picked {

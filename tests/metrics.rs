@@ -287,6 +287,24 @@ async fn a_service_whose_last_handle_is_gone_has_no_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_whose_driver_ended_before_its_last_handle_has_no_endpoints_either() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=3));
+    let (balancer, driver) = recorded.while_building(|| builder(&script).build());
+    let driving = tokio::spawn(driver);
+    balancer.resolved().await.unwrap();
+    driving.abort();
+    let _ = driving.await;
+    drop(balancer);
+    let page = recorded.page();
+    page.only("headless_lb_endpoints", []);
+    for gauge in ["set_hash", "set_age_seconds", "stale"] {
+        let value = page.value(&format!("headless_lb_{gauge}"));
+        assert_eq!(value, 0.0, "{gauge}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hash_is_that_of_the_addresses_and_nothing_else() {
     let recorded = Recorded::new();
     let script = Script::new(pods([1, 2, 3]));

@@ -113,8 +113,7 @@ impl Metering {
 
     /// There is no handle any more: nothing of the service is left to tell.
     pub(super) fn ended(&self) {
-        self.meter.changed(0, 0, 0);
-        self.meter.state(Duration::ZERO, false, States::default());
+        self.meter.ended();
     }
 
     fn tell(&mut self, now: Instant, status: &Status, is_stale: bool) {
