@@ -421,6 +421,25 @@ async fn one_that_fails_its_checks_is_ejected_by_them_where_it_leaves_the_picks(
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_fails_its_checks_and_refuses_for_a_moment_is_ejected_once() {
+    let recorded = Recorded::new();
+    let ill = |endpoint: &Endpoint| {
+        let is_ill = endpoint.addr() == pod(1);
+        async move { if is_ill { Err("fever") } else { Ok(()) } }
+    };
+    let builder = builder(&Script::new(pods(1..=3))).check(Check::from_fn(ill));
+    let balancer = recorded.while_building(|| builder.spawn());
+    sleep(60 * SECOND).await;
+    let set = balancer.endpoints();
+    let one = set.iter().find(|one| one.addr() == pod(1)).unwrap();
+    for _ in 0..3 {
+        balancer.unreachable(one);
+        sleep(60 * SECOND).await;
+    }
+    recorded.page().only(EJECTIONS, [("check", 1.0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_ejected_is_told_from_who_refuses_connections() {
     let recorded = Recorded::new();
     let script = Script::new(pods(1..=4));
