@@ -17,7 +17,8 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use headless_lb::{
     Balancer, Builder, Cause, Check, Endpoint, Fixed, Observation, PickError, ProbeError,
-    Resolution, ResolveError, ResolveErrorKind, Role, Term, meter::METRICS, policy_fn, probe_fn,
+    Resolution, ResolveError, ResolveErrorKind, Role, Subset, Term, meter::METRICS, policy_fn,
+    probe_fn,
 };
 use page::Recorded;
 use support::script::{Script, nxdomain, pod, pods, servfail};
@@ -705,4 +706,23 @@ async fn a_request_that_goes_on_to_another_endpoint_is_an_unsent_retry() {
     page.only("headless_lb_retries_total", [("unsent", 1.0)]);
     page.only("headless_lb_picks_total", [("unknown", 2.0)]);
     page.only("headless_lb_no_endpoint_total", []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_peers_of_two_services_are_told_apart() {
+    let recorded = Recorded::new();
+    let peers = Script::new(pods(1..=3));
+    let spawn = |name: &'static str| {
+        let subset = Subset::by_peers(peers.clone()).own([10, 9, 9, 9].into());
+        let builder = Balancer::builder(Fixed::new([pod(9)])).service_name(name);
+        recorded.while_building(|| builder.subset(subset).spawn())
+    };
+    let (one, _other) = (spawn("one"), spawn("other"));
+    sleep(60 * SECOND).await;
+    let hashes = || recorded.page().all("headless_lb_set_hash");
+    assert!(hashes().iter().all(|hash| *hash > 0.0), "{:?}", hashes());
+    drop(one);
+    sleep(60 * SECOND).await;
+    let left = hashes().iter().filter(|hash| **hash > 0.0).count();
+    assert_eq!(left, 1, "the other's: {:?}", hashes());
 }
