@@ -334,7 +334,8 @@ impl Builder {
             } => {
                 let peers = Self {
                     source: Arc::clone(source),
-                    service: Arc::clone(service),
+                    // Several balancers may have the same peers, and are told apart in metrics and events.
+                    service: format!("{service} for {}", self.service).into(),
                     subset: None,
                     // Nobody picks a peer, and the policy is not to prepare for them.
                     policy: Arc::new(Random::new()),

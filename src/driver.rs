@@ -236,6 +236,7 @@ impl<N: NewService> Loop<N> {
             self.checking.follow(published.snapshot().set());
             self.subsetting.follow(published);
         }
+        self.subsetting.look(self.registry.status());
         shared.publish(
             published.map(Published::into_snapshot),
             self.registry.status(),

@@ -8,7 +8,8 @@
 //! ([`service_name`](crate::Builder::service_name)), and at most one label more, whose values are fixed
 //! lists. No label names a pod or an address: pods come and go, and each would leave its series behind.
 //! So one service has some 70 series, however many pods it has. Two balancers of one name count
-//! together, and the gauges tell of the one that spoke last: give them names of their own.
+//! together, and the gauges tell of the one that spoke last: give them names of their own. The peers of a
+//! [subset](crate::Subset::by_peers) are a service of their own, `checkout for catalog`, with as many series.
 //!
 //! | metric | type | unit | label | moves |
 //! |---|---|---|---|---|
@@ -87,6 +88,14 @@ pub(crate) use off::Meter;
 pub(crate) use on::Meter;
 #[cfg(feature = "metrics")]
 pub use table::{Kind, METRICS, Metric};
+
+impl Meter {
+    /// There is no handle any more: nothing of the service is left to tell.
+    pub(crate) fn ended(&self) {
+        self.changed(0, 0, 0);
+        self.state(std::time::Duration::ZERO, false, States::default());
+    }
+}
 
 /// How a pick went, in the order of the label's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

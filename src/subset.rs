@@ -59,9 +59,9 @@
 //! ([`Matching`]), each client taking so many pods and each pod so many clients ([`Quota`]). Before the peers are
 //! known, a client takes the nearest, and most of them stay.
 //!
-//! A pod of the subset that refuses connections is replaced for the time being by the next nearest, up to four
-//! times the subset: beyond that it is the client's network that is down. It stays in the set, set aside as ever,
-//! and the replacement leaves with an answer of DNS that finds the pod taking connections again.
+//! A pod of the subset that refuses connections, was ejected or fails its health checks is replaced for the time being
+//! by the next nearest, up to four times the subset: beyond that it is the client's network that is down. It stays in
+//! the set, set aside as ever, and the replacement leaves with an answer of DNS that finds the pod well again.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

@@ -424,3 +424,18 @@ async fn an_explanation_is_written_as_data_under_names_that_stay() {
     assert!((seconds("since_seconds") - 12.0).abs() < 0.01);
     assert!((seconds("until_seconds") - 18.0).abs() < 0.01);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_to_come_that_nobody_will_do() {
+    let script = Script::new(pods(1..=5));
+    let (balancer, driver) = Balancer::builder(script).build();
+    let mut driving = JoinSet::new();
+    driving.spawn(driver);
+    balancer.resolved().await.unwrap();
+    fail(&balancer, 2, 5).await;
+    assert!(explained(&balancer, 2).until().is_some());
+    driving.shutdown().await;
+    sleep(3600 * SECOND).await;
+    let text = explained(&balancer, 2).to_string();
+    assert_eq!(explained(&balancer, 2).until(), None, "{text}");
+}

@@ -17,7 +17,8 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use headless_lb::{
     Balancer, Builder, Cause, Check, Endpoint, Fixed, Observation, PickError, ProbeError,
-    Resolution, ResolveError, ResolveErrorKind, Role, Term, meter::METRICS, policy_fn, probe_fn,
+    Resolution, ResolveError, ResolveErrorKind, Role, Subset, Term, meter::METRICS, policy_fn,
+    probe_fn,
 };
 use page::Recorded;
 use support::script::{Script, nxdomain, pod, pods, servfail};
@@ -287,6 +288,24 @@ async fn a_service_whose_last_handle_is_gone_has_no_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_whose_driver_ended_before_its_last_handle_has_no_endpoints_either() {
+    let recorded = Recorded::new();
+    let script = Script::new(pods(1..=3));
+    let (balancer, driver) = recorded.while_building(|| builder(&script).build());
+    let driving = tokio::spawn(driver);
+    balancer.resolved().await.unwrap();
+    driving.abort();
+    let _ = driving.await;
+    drop(balancer);
+    let page = recorded.page();
+    page.only("headless_lb_endpoints", []);
+    for gauge in ["set_hash", "set_age_seconds", "stale"] {
+        let value = page.value(&format!("headless_lb_{gauge}"));
+        assert_eq!(value, 0.0, "{gauge}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hash_is_that_of_the_addresses_and_nothing_else() {
     let recorded = Recorded::new();
     let script = Script::new(pods([1, 2, 3]));
@@ -400,6 +419,25 @@ async fn one_that_fails_its_checks_is_ejected_by_them_where_it_leaves_the_picks(
         assert_eq!(page.with(EJECTIONS, "check"), ejections, "of {hosts}");
         assert_eq!(page.total(EJECTIONS), ejections, "of {hosts}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_its_checks_and_refuses_for_a_moment_is_ejected_once() {
+    let recorded = Recorded::new();
+    let ill = |endpoint: &Endpoint| {
+        let is_ill = endpoint.addr() == pod(1);
+        async move { if is_ill { Err("fever") } else { Ok(()) } }
+    };
+    let builder = builder(&Script::new(pods(1..=3))).check(Check::from_fn(ill));
+    let balancer = recorded.while_building(|| builder.spawn());
+    sleep(60 * SECOND).await;
+    let set = balancer.endpoints();
+    let one = set.iter().find(|one| one.addr() == pod(1)).unwrap();
+    for _ in 0..3 {
+        balancer.unreachable(one);
+        sleep(60 * SECOND).await;
+    }
+    recorded.page().only(EJECTIONS, [("check", 1.0)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -668,4 +706,23 @@ async fn a_request_that_goes_on_to_another_endpoint_is_an_unsent_retry() {
     page.only("headless_lb_retries_total", [("unsent", 1.0)]);
     page.only("headless_lb_picks_total", [("unknown", 2.0)]);
     page.only("headless_lb_no_endpoint_total", []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_peers_of_two_services_are_told_apart() {
+    let recorded = Recorded::new();
+    let peers = Script::new(pods(1..=3));
+    let spawn = |name: &'static str| {
+        let subset = Subset::by_peers(peers.clone()).own([10, 9, 9, 9].into());
+        let builder = Balancer::builder(Fixed::new([pod(9)])).service_name(name);
+        recorded.while_building(|| builder.subset(subset).spawn())
+    };
+    let (one, _other) = (spawn("one"), spawn("other"));
+    sleep(60 * SECOND).await;
+    let hashes = || recorded.page().all("headless_lb_set_hash");
+    assert!(hashes().iter().all(|hash| *hash > 0.0), "{:?}", hashes());
+    drop(one);
+    sleep(60 * SECOND).await;
+    let left = hashes().iter().filter(|hash| **hash > 0.0).count();
+    assert_eq!(left, 1, "the other's: {:?}", hashes());
 }

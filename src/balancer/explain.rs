@@ -134,6 +134,7 @@ impl Explanation {
             .filter(|one| !is_outside(one))
             .map(|one| (one.endpoint.id(), one))
             .collect();
+        let is_closed = status.is_closed();
         let mut endpoints: Vec<_> = set
             .positions()
             .map(|(position, endpoint)| {
@@ -153,6 +154,10 @@ impl Explanation {
             .filter(|one| !members.contains(&one.endpoint.id()));
         endpoints
             .extend(outside.map(|one| Explained::of(&one.endpoint, None, Some(one), report, now)));
+        if is_closed {
+            // Nobody will end it.
+            endpoints.iter_mut().for_each(|one| one.until = None);
+        }
         Self {
             service: status.service().to_owned(),
             generation: set.generation(),
@@ -166,7 +171,7 @@ impl Explanation {
             ejections: status.ejections(),
             draining: status.draining(),
             is_panic: status.is_panic(),
-            is_closed: status.is_closed(),
+            is_closed,
             endpoints,
             headline: status.to_string(),
         }

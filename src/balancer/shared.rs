@@ -223,6 +223,10 @@ fn prepare_all<'p>(policies: impl IntoIterator<Item = &'p Weak<dyn Policy>>, set
 impl<S> Drop for Shared<S> {
     /// The last handle is gone: the driver notices, and ends.
     fn drop(&mut self) {
+        if self.status.load().is_closed() {
+            // It has ended already.
+            self.meter.ended();
+        }
         self.signals.notify.notify_one();
     }
 }

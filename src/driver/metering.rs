@@ -113,8 +113,7 @@ impl Metering {
 
     /// There is no handle any more: nothing of the service is left to tell.
     pub(super) fn ended(&self) {
-        self.meter.changed(0, 0, 0);
-        self.meter.state(Duration::ZERO, false, States::default());
+        self.meter.ended();
     }
 
     fn tell(&mut self, now: Instant, status: &Status, is_stale: bool) {
@@ -148,10 +147,19 @@ impl Metering {
                 _ => {}
             }
         }
+        let aside = status.conditions().iter().filter(|condition| {
+            let state = condition.state;
+            matches!(state, EndpointState::Refused | EndpointState::Ejected)
+        });
+        let aside = aside.map(|condition| condition.endpoint.id());
         let new = unhealthy.difference(&self.unhealthy);
         new.for_each(|_| self.meter.ejected("check"));
+        let count = ejected + unhealthy.len();
+        // One that refuses connections for a moment, or was ejected as well, is still out.
+        let still = aside.filter(|id| self.unhealthy.contains(id));
+        unhealthy.extend(still);
         self.unhealthy = unhealthy;
-        ejected + self.unhealthy.len()
+        count
     }
 }
 

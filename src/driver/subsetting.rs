@@ -16,7 +16,7 @@ use crate::{
     balancer::{Balancer, Changes},
     draw::process_seed,
     endpoint::Address,
-    registry::Published,
+    registry::{Published, Status},
     resolve::{Resolution, ResolveError},
     set::Position,
     subset::{ClientId, Narrowing, Problem, Row},
@@ -32,6 +32,8 @@ pub(crate) struct Subsetting {
     peers: Option<Peers>,
     /// The matching, while it is computed.
     job: Option<JoinHandle<Row>>,
+    /// Those of the set that get no requests.
+    aside: BTreeSet<IpAddr>,
     /// The registry is to be told which pods are chosen.
     is_news: bool,
 }
@@ -128,7 +130,19 @@ impl Subsetting {
         }
         // One that shares its address with another is as good as that.
         refusing.retain(|ip| !open.contains(ip));
-        self.is_news |= narrowing.on_refusing(refusing);
+        self.aside = refusing;
+    }
+
+    /// What is thought of the pods may have changed. In a panic those that are ill get requests again, for among so
+    /// few there is nobody else; but beyond the subset there may be many.
+    pub(super) fn look(&mut self, status: &Status) {
+        let Some(narrowing) = &mut self.narrowing else {
+            return;
+        };
+        let ill = status.conditions().iter().filter(|one| one.is_ignored());
+        let ill = ill.map(|one| one.endpoint.addr().ip().to_canonical());
+        let lacking = self.aside.iter().copied().chain(ill).collect();
+        self.is_news |= narrowing.on_refusing(lacking);
     }
 
     /// The pods that are chosen, when that is for other reasons than an answer. Never completes without a subset.

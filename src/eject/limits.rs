@@ -17,7 +17,7 @@ pub(crate) struct Crowd {
 /// Why one is not ejected that a rule has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unenforced {
-    /// No other of its role takes requests.
+    /// No other of its role takes requests, but for those on trial.
     Last,
     /// So many are ejected already.
     Cap,
@@ -36,7 +36,8 @@ impl Unenforced {
 }
 
 impl Crowd {
-    /// Whether one more may be ejected. `takes`: it takes requests now. `others`: so many others of its role do.
+    /// Whether one more may be ejected. `takes`: it takes requests now. `others`: so many others of its role do,
+    /// those on trial aside.
     ///
     /// gRPC A50 counts the ejected before the ejection, Envoy after it; this is A50 with the bound of grpc-java, so that 10 % of 10 are one. Unlike both, the last one that takes requests stays.
     pub(crate) fn allows(

@@ -21,7 +21,7 @@ pub(super) const PODS: usize = 5;
 /// [interval](Self::interval).
 ///
 /// Whatever the rules find: a pod is ejected only while fewer than 10 % are, never if fewer than half of all pods
-/// would remain, never the last of its role, and never the primary. Pods that refuse connections are another
+/// would remain, never the last of its role that is not on trial, and never the primary. Pods that refuse connections are another
 /// matter: they are set aside at once, whatever stands here, and do not count in the 10 %.
 ///
 /// With [`Adaptive`](crate::Adaptive) ejection adds little: its penalty keeps a failing pod at 0.012 % errors by

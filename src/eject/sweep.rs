@@ -5,6 +5,9 @@ use super::{
     settings::{Ejection, PERCENTAGE_REQUESTS, PODS, RATE_REQUESTS},
 };
 
+/// Percent that are no difference: the mean of equal rates may be off by rounding.
+const ROUNDING: f64 = 1e-9;
+
 /// What the rules measure all pods against: computed from all first, then asked for each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sweep {
@@ -49,7 +52,7 @@ impl Sweep {
         let requests = interval.total();
         let success = success(interval);
         if let Some(limit) = self.least_success.filter(|_| requests >= RATE_REQUESTS)
-            && success < limit
+            && success < limit - ROUNDING
         {
             return Some(Rule::SuccessRate {
                 percent: success,
@@ -198,6 +201,17 @@ mod tests {
     fn equal_pods_are_never_found_however_bad() {
         for rate in [0, 1, 50, 99, 100] {
             assert!(found(&a50(), &[(rate, 100); 20]).is_empty(), "{rate} %");
+        }
+    }
+
+    #[test]
+    fn equal_pods_are_not_found_by_rounding_either() {
+        for (n, succeeded) in (5..40).flat_map(|n| (0..=101).map(move |s| (n, s))) {
+            for deviations in [0.0, 0.5, 1.0, 1.9] {
+                let settings = Ejection::off().success_rate(deviations);
+                let found = found(&settings, &vec![(succeeded, 101); n]);
+                assert!(found.is_empty(), "{n} of {succeeded}, {deviations}");
+            }
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) enum Why {
     FailsChecks(Arc<ProbeError>),
     /// Too few would remain, so it does not count.
     Ignored(Box<Self>),
+    /// It is the primary, so it does not count.
+    OfThePrimary(Box<Self>),
     Refuses(Option<Cause>),
     /// There is nobody else of its role.
     RefusesAsTheLast(Option<Cause>),
@@ -80,7 +82,7 @@ impl Why {
         match self {
             Self::Found(finding) => Some(finding.rule.label()),
             Self::FailsChecks(_) => Some("check"),
-            Self::Ignored(why) => why.rule(),
+            Self::Ignored(why) | Self::OfThePrimary(why) => why.rule(),
             Self::Refuses(_) | Self::RefusesAsTheLast(_) => None,
         }
     }
@@ -99,6 +101,7 @@ impl fmt::Display for Why {
                 None => error.fmt(f),
             },
             Self::Ignored(why) => write!(f, "{why}; ignored, too few would remain"),
+            Self::OfThePrimary(why) => write!(f, "{why}; ignored, it is the primary"),
             Self::Refuses(cause) => refuses(f, cause),
             Self::RefusesAsTheLast(cause) => {
                 refuses(f, cause)?;
@@ -143,12 +146,15 @@ impl Condition {
         let last = || slot.endpoint.last_failure();
         // In a panic that is why it is aside, and until when.
         let refuses_alone = is_panic && refuses.is_some();
+        // Time does not bring back one that fails its checks as well.
+        let is_ill = slot.is_unhealthy() && !is_panic;
+        let returns = |until: Option<Instant>| until.filter(|_| !is_ill);
         match slot.outlier.finding() {
             Some((finding, since)) if slot.outlier.is_ejected() && !refuses_alone => {
                 let until = slot.outlier.until().max(until);
                 let why = Why::Found(finding);
                 if is_aside {
-                    return of(Ejected, Some(why), Some(since), until);
+                    return of(Ejected, Some(why), Some(since), returns(until));
                 }
                 return of(Available, Some(why.ignored()), Some(since), until);
             }
@@ -165,10 +171,15 @@ impl Condition {
             if is_aside {
                 return of(Unhealthy, Some(why), since, None);
             }
-            return of(Available, Some(why.ignored()), since, None);
+            let why = match standing {
+                Position::Primary => Why::OfThePrimary(Box::new(why)),
+                _ => why.ignored(),
+            };
+            return of(Available, Some(why), since, None);
         }
         if refuses.is_some() && is_aside {
-            return of(Refused, Some(Why::Refuses(last())), refuses, until);
+            let why = Some(Why::Refuses(last()));
+            return of(Refused, why, refuses, returns(until));
         }
         if refuses.is_some() {
             return of(
@@ -180,6 +191,11 @@ impl Condition {
         }
         let (start, window) = (slot.started?, window?);
         of(Starting, None, Some(start), Some(start + window))
+    }
+
+    /// Whether it takes requests only because too few would remain.
+    pub(crate) fn is_ignored(&self) -> bool {
+        matches!(self.why, Some(Why::Ignored(_)))
     }
 
     /// Whether both say the same, but for the cause.

@@ -196,12 +196,17 @@ impl Model {
                 .iter()
                 .filter(|other| **other != host && free(other));
             let others = others.count();
+            // Those on trial have nothing to show yet.
+            let is_sure = |other: &&u8| **other != host && !self.opinions.contains_key(other);
+            let sure = members.iter().filter(is_sure);
+            let sure = sure.filter(|other| !self.refuses(**other, now, refusing));
+            let is_last = sure.count() == 0;
             let ejected = members
                 .iter()
                 .filter(|other| self.is_doubted(**other))
                 .count();
             let within_cap = ejected == 0 || 10 * ejected < members.len();
-            if others > 0 && within_cap && 2 * others >= members.len() {
+            if !is_last && within_cap && 2 * others >= members.len() {
                 let past = self.past.entry(host).or_default();
                 *past = (*past + 1).min(10);
                 let until = now + 30 * SECOND * *past;

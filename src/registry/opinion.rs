@@ -46,6 +46,8 @@ pub(crate) enum HealthEvent {
 pub(super) struct Census {
     crowd: Crowd,
     available: [usize; Position::COUNT],
+    /// Of these, those that are on trial: they take requests, and nobody knows yet whether they serve any.
+    on_trial: [usize; Position::COUNT],
     doubted: [usize; Position::COUNT],
 }
 
@@ -66,6 +68,7 @@ impl Census {
         self.crowd.ejected += usize::from(slot.outlier.is_ejected());
         self.crowd.available += usize::from(is_available);
         self.available[standing as usize] += usize::from(is_available);
+        self.on_trial[standing as usize] += usize::from(is_available && slot.outlier.is_on_trial());
         self.doubted[standing as usize] += usize::from(is_doubted);
     }
 
@@ -117,7 +120,13 @@ impl<N: NewService> Registry<N> {
                 continue;
             }
             let takes = !slot.connectivity.is_ejected() && !slot.is_unhealthy();
-            let others = census.available[standing as usize] - usize::from(takes);
+            let is_sure = takes && !slot.outlier.is_on_trial();
+            // One on trial may hang: it is no reason to eject the only one that serves.
+            let (takers, trials) = (
+                &mut census.available[standing as usize],
+                &mut census.on_trial[standing as usize],
+            );
+            let others = *takers - *trials - usize::from(is_sure);
             let endpoint = Arc::clone(&slot.endpoint);
             let finding = Finding {
                 rule,
@@ -129,7 +138,8 @@ impl<N: NewService> Registry<N> {
                     endpoint.set_trial(false);
                     census.crowd.ejected += 1;
                     census.crowd.available -= usize::from(takes);
-                    census.available[standing as usize] = others;
+                    *takers -= usize::from(takes);
+                    *trials -= usize::from(takes && !is_sure);
                     self.status.ejections += 1;
                     self.health_events.push(HealthEvent::Ejected {
                         endpoint,

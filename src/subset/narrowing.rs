@@ -151,8 +151,11 @@ impl Narrowing {
         }
     }
 
-    /// The registry published a set: these refuse connections. Tells whether other pods are chosen now.
+    /// These of the set refuse connections, or are ill. Tells whether other pods are chosen now.
     pub(crate) fn on_refusing(&mut self, refusing: BTreeSet<IpAddr>) -> bool {
+        if refusing == self.refusing {
+            return false;
+        }
         self.refusing = refusing;
         self.extend()
     }

@@ -86,6 +86,18 @@ impl Page {
         self.series.keys().map(one).collect()
     }
 
+    /// Its values in all services whose names begin like this one's.
+    pub(crate) fn all(&self, name: &str) -> Vec<f64> {
+        let is_it = |labels: &[(String, String)]| {
+            labels.iter().all(|(_, value)| value.starts_with(SERVICE))
+        };
+        let own = self
+            .series
+            .iter()
+            .filter(|((own, labels), _)| own == name && is_it(labels));
+        own.map(|(_, value)| *value).collect()
+    }
+
     /// The value of a metric without a label of its own.
     pub(crate) fn value(&self, name: &str) -> f64 {
         let labels = vec![("service".to_owned(), SERVICE.to_owned())];

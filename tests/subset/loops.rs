@@ -3,15 +3,15 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use headless_lb::{
-    Balancer, Builder, Candidates, Choice, Endpoint, EndpointSet, Policy, Position, Resolution,
-    Role, Subset, probe_fn,
+    Balancer, Builder, Candidates, Check, Choice, Endpoint, EndpointSet, Policy, Position,
+    Resolution, Role, Subset, probe_fn,
 };
 use tokio::time::sleep;
 
@@ -268,4 +268,33 @@ async fn the_peers_are_asked_no_more_when_the_last_handle_is_gone() {
     let asked = peers.asked().len();
     sleep(60 * SECOND).await;
     assert_eq!(peers.asked().len(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_ill_are_made_up_for_however_small_the_subset() {
+    for size in [10, 3, 2, 1] {
+        let ill = Arc::new(OnceLock::<Vec<u8>>::new());
+        let fallen = Arc::clone(&ill);
+        let well = move |endpoint: &Endpoint| {
+            let mut fallen = fallen.get().into_iter().flatten();
+            let is_ill = fallen.any(|host| pod(*host) == endpoint.addr());
+            async move { if is_ill { Err("fever") } else { Ok(()) } }
+        };
+        let balancer = Balancer::builder(Script::new(pods(1..=100)))
+            .seed(super::support::seed())
+            .subset(Subset::by_rendezvous("ill", size))
+            .check(Check::from_fn(well))
+            .spawn();
+        balancer.resolved().await.unwrap();
+        let subset = ill.get_or_init(|| hosts(&balancer.endpoints()));
+        sleep(300 * SECOND).await;
+        let picked = balancer.pick().unwrap().addr();
+        let is_ill = subset.iter().any(|host| pod(*host) == picked);
+        assert!(
+            !is_ill,
+            "{size}: {:?} {balancer}",
+            hosts(&balancer.endpoints())
+        );
+        assert!(!balancer.status().is_panic(), "{size}");
+    }
 }

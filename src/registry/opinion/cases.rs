@@ -415,3 +415,148 @@ fn a_sweep_ejects_who_fails_more_than_the_others() {
         assert!(ejected(&hand).is_empty());
     }
 }
+
+#[test]
+fn one_on_trial_is_no_reason_to_eject_the_only_one_that_is_sure() {
+    let mut hand = of(2);
+    hand.fails(1, 5);
+    hand.wait(30 * SECOND);
+    assert!(on_trial(&hand, 1));
+    // It hangs: what it is tried with does not end.
+    let hangs = hand.endpoint(1).begin();
+    hand.fails(2, 5);
+    assert_eq!(hand.position(2), Some(Position::Unknown), "the last");
+    drop(hangs);
+    hand.succeeds(1, 1);
+    assert_eq!(ejected(&hand), [2], "now there is another");
+}
+
+#[test]
+fn one_that_fails_its_checks_too_does_not_return_when_its_ejection_ends() {
+    let mut hand = of(3);
+    hand.fails(2, 5);
+    for _ in 0..3 {
+        hand.checked(2, Err(ProbeError::passing("no answer")));
+    }
+    let until = |hand: &ByHand| {
+        let conditions = hand.registry.status().conditions();
+        let [one] = conditions else {
+            panic!("{conditions:?}")
+        };
+        (one.state, one.until)
+    };
+    assert_eq!(until(&hand), (EndpointState::Ejected, None));
+    hand.refused(2);
+    hand.wait(30 * SECOND);
+    assert_eq!(until(&hand), (EndpointState::Unhealthy, None));
+    hand.refused(2);
+    assert_eq!(until(&hand), (EndpointState::Refused, None));
+}
+
+#[test]
+fn checks_of_the_primary_are_not_ignored_for_want_of_others() {
+    let mut hand = cluster(3);
+    for _ in 0..3 {
+        hand.checked(1, Err(ProbeError::passing("no answer")));
+    }
+    assert!(!hand.registry.status().is_panic());
+    let conditions = hand.registry.status().conditions();
+    let [one] = conditions else {
+        panic!("{conditions:?}")
+    };
+    let why = one.why.as_ref().unwrap().to_string();
+    assert!(!why.contains("too few"), "{why}");
+}
+
+#[test]
+fn whatever_happened_nobody_is_out_for_ever() {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+    const HOSTS: u8 = 5;
+    for seed in 0..400 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let config = Config {
+            slow_start: rng.random_bool(0.5).then_some(20 * SECOND),
+            warm_up: rng.random_bool(0.3).then_some(3 * SECOND),
+            ejection: Ejection::new()
+                .success_rate(1.0)
+                .max_percent(rng.random_range(0..100)),
+            ..Config::default()
+        };
+        let hosts = rng.random_range(1..=HOSTS);
+        let mut hand = with(config, hosts);
+        let mut open = Vec::new();
+        for _ in 0..150 {
+            let host = rng.random_range(1..=hosts);
+            match rng.random_range(0..12) {
+                0 => hand.wait(SECOND.mul_f64(rng.random_range(0.0..50.0))),
+                1 => hand.wait(SECOND / 10),
+                2 => hand.answer((1..=hosts).filter(|_| rng.random_bool(0.8))),
+                3 => hand.answer(1..=hosts),
+                4 => hand.refused(host),
+                5 => hand.reached(host),
+                6 | 7 => hand.fails(host, rng.random_range(1..8)),
+                8 => hand.succeeds(host, rng.random_range(1..3)),
+                9 => {
+                    hand.checked(host, Err(ProbeError::passing("no answer")));
+                }
+                10 => {
+                    hand.checked(host, Ok(()));
+                }
+                _ if rng.random_bool(0.3) => open.clear(),
+                _ => open.push(hand.endpoint(host).begin()),
+            }
+            let is_empty = hand.set.is_empty();
+            assert_eq!(hand.set.available().is_empty(), is_empty, "seed {seed}");
+        }
+        // All is well from here on; what hangs goes on hanging.
+        for _ in 0..3 {
+            hand.wait(5 * SECOND);
+            hand.answer(1..=hosts);
+        }
+        for host in 1..=hosts {
+            hand.reached(host);
+            (0..2).for_each(|_| {
+                hand.checked(host, Ok(()));
+            });
+        }
+        let mut left = 0;
+        while let Some(due) = hand.registry.next_deadline().filter(|_| left < 2000) {
+            left += 1;
+            let pause = due.saturating_duration_since(hand.now).min(SECOND);
+            hand.wait(pause);
+            hand.answer(1..=hosts);
+            for host in 1..=hosts {
+                let endpoint = hand.endpoint(host);
+                if hand.position(host) == Some(Position::Unknown) && endpoint.admits(true) {
+                    hand.succeeds(host, 1);
+                }
+            }
+            if hand.registry.status().conditions().is_empty() && left > 400 {
+                break;
+            }
+        }
+        let status = hand.registry.status();
+        assert!(
+            status.conditions().is_empty(),
+            "seed {seed}: {:?}",
+            status.conditions()
+        );
+        assert!(
+            !status.is_panic() && !hand.set.available().is_careful(),
+            "seed {seed}"
+        );
+        assert_eq!(
+            (ejected(&hand), hand.hosts().len()),
+            (vec![], hosts.into()),
+            "seed {seed}"
+        );
+        for host in 1..=hosts {
+            let endpoint = hand.endpoint(host);
+            assert!(
+                !endpoint.is_on_trial() && endpoint.ramp() >= 1.0,
+                "seed {seed}"
+            );
+        }
+    }
+}
