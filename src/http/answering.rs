@@ -50,7 +50,7 @@ impl Answering {
             }
             None => {
                 // It has answered: whoever gives up now has heard enough.
-                in_flight.watch(false);
+                in_flight.unwatch();
                 Self::Awaited(Box::new(Awaited {
                     in_flight,
                     classify: classify.clone(),
