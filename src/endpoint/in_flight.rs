@@ -141,6 +141,12 @@ impl InFlight {
         self.told = Told::All;
     }
 
+    /// Whether nothing more can be said of it.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.told == Told::All
+    }
+
     /// Its answer had begun, and ends as a failure: beside the success that it is perhaps recorded as. How long
     /// the answer took until then is not held against the endpoint.
     #[cfg(any(test, feature = "http"))]

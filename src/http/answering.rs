@@ -81,6 +81,14 @@ impl Answering {
         }
     }
 
+    /// Whether its end may still say something.
+    pub(crate) fn may_tell(&self) -> bool {
+        match self {
+            Self::Told(in_flight) => !in_flight.is_over(),
+            Self::Awaited(awaited) => !awaited.in_flight.is_over(),
+        }
+    }
+
     /// The body has broken off.
     #[cold]
     pub(crate) fn break_off(&mut self, outcome: Outcome) {

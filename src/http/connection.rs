@@ -22,7 +22,7 @@ use super::{
     socket::{Close, Refusal},
 };
 #[cfg(feature = "http2")]
-use super::{request::to_http2, shared::Stream};
+use super::{classify::is_of_connection, request::to_http2, shared::Stream};
 
 /// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
 /// its stream.
@@ -106,6 +106,16 @@ impl Connection {
             // The request's own body failed.
             true => ending.went_wrong(),
             false => ending.broke(),
+        }
+    }
+
+    /// A request failed with it, or its answer. Whether that is news of the pod: those that share a connection lose
+    /// it once, and the first to find out tells.
+    pub(super) fn is_news(&self, error: &hyper::Error) -> bool {
+        match self {
+            Self::Exclusive(_) => true,
+            #[cfg(feature = "http2")]
+            Self::Stream(stream) => !is_of_connection(error) || stream.is_first_loss(),
         }
     }
 

@@ -281,7 +281,10 @@ impl Tries {
 
     /// A try has come to nothing. Others may be under way; if not, another begins, now or after a pause.
     fn failed(&mut self, mut one: Try, failed: Failed) -> Option<Done> {
-        one.in_flight.record(failed.error.outcome());
+        one.in_flight.record(match failed.is_told {
+            true => Outcome::Ignore,
+            false => failed.error.outcome(),
+        });
         let endpoint = one.in_flight.endpoint();
         self.tried.exclude(endpoint, failed.is_pod_alive);
         if let Some(request) = failed.request {
