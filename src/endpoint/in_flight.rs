@@ -176,6 +176,7 @@ impl InFlight {
     }
 
     /// A drop without a word says nothing any more.
+    #[cfg(feature = "http")]
     #[inline]
     pub(crate) fn unwatch(&mut self) {
         self.is_watched = false;

@@ -112,11 +112,12 @@ impl Connection {
     /// A request failed with it, or its answer. Whether that is news of the pod: those that share a connection lose
     /// it once, and the first to find out tells.
     pub(super) fn is_news(&self, error: &hyper::Error) -> bool {
-        match self {
-            Self::Exclusive(_) => true,
-            #[cfg(feature = "http2")]
-            Self::Stream(stream) => !is_of_connection(error) || stream.is_first_loss(),
+        #[cfg(feature = "http2")]
+        if let Self::Stream(stream) = self {
+            return !is_of_connection(error) || stream.is_first_loss();
         }
+        let _ = error;
+        true
     }
 
     pub(super) fn is_exclusive(&self) -> bool {
