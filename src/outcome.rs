@@ -45,9 +45,10 @@ pub enum Cause {
     Unreachable,
     /// No answer in the time that was given.
     TimedOut,
-    /// The connection ended before the answer.
+    /// The connection ended before the answer. Of the requests that shared one of HTTP/2, one counts.
     Reset,
-    /// The caller waited for a second or longer, and for longer than requests take on average, and then gave up.
+    /// The caller waited for a second or longer, and for longer than requests take on average as far as that is known, and
+    /// then gave up.
     GaveUp,
     /// A health check failed.
     Unhealthy,

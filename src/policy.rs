@@ -83,7 +83,8 @@ pub trait Policy: Send + Sync + 'static {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>>;
 
     /// Whether it goes by latency: then requests through it are timed, which costs two readings of the clock
-    /// for each (24 ns a reading, measured). Default: no. A wrapper passes on what the policy inside says.
+    /// for each (24 ns a reading, measured). Default: no. A wrapper passes on what the policy inside says. Whether a pod
+    /// [hangs](crate::Ejection) is found out in either case.
     fn is_timed(&self) -> bool {
         false
     }

@@ -23,8 +23,9 @@ use headless_lb::{
 use support::script::{Script, pod, pods};
 use tokio::{
     task::{JoinSet, yield_now},
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tower::ServiceExt;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_millis(1);
@@ -68,7 +69,7 @@ fn picked(balancer: &Balancer) -> Vec<SocketAddr> {
     addrs
 }
 
-fn explained(balancer: &Balancer, host: u8) -> Explained {
+fn explained<S>(balancer: &Balancer<S>, host: u8) -> Explained {
     let explanation = balancer.explain();
     let mut endpoints = explanation.endpoints().iter();
     endpoints
@@ -171,6 +172,80 @@ async fn a_pod_that_fails_everything_costs_a_client_five_requests() {
             sleep(99 * TURN).await;
         }
         assert!((1..=5).contains(&failures), "{failures}");
+    }
+}
+
+/// What the pods of a balanced tower service do with their requests.
+#[derive(Clone, Copy, PartialEq)]
+enum Pods {
+    /// The seventh of ten answers nothing any more.
+    OneHangs,
+    /// All answer, the seventh later than its callers wait, which is a millisecond.
+    OneIsSlower,
+}
+
+/// Callers that come every 100 ms, and give up after `patience`: how many were picked for the seventh pod, and
+/// whether it was ejected in the end.
+async fn callers_give_up(
+    policy: Arc<dyn Policy>,
+    pods_are: Pods,
+    patience: Duration,
+) -> (usize, bool) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let balancer = Balancer::builder(Script::new(pods(1..=10)))
+        .policy(policy)
+        .spawn_with(move |endpoint: &Arc<Endpoint>| {
+            let (is_it, count) = (endpoint.addr() == pod(7), Arc::clone(&count));
+            tower::service_fn(move |(): ()| {
+                count.fetch_add(usize::from(is_it), Relaxed);
+                async move {
+                    match (is_it, pods_are) {
+                        (false, _) => {}
+                        (true, Pods::OneHangs) => std::future::pending().await,
+                        (true, Pods::OneIsSlower) => sleep(2 * TURN).await,
+                    }
+                    Ok::<_, std::convert::Infallible>(())
+                }
+            })
+        });
+    balancer.resolved().await.unwrap();
+    let mut callers = JoinSet::new();
+    // Less than an ejection takes, from the first that can be.
+    for _ in 0..290 {
+        let balancer = balancer.clone();
+        callers.spawn(async move { timeout(patience, balancer.oneshot(())).await.is_ok() });
+        sleep(100 * TURN).await;
+    }
+    callers.join_all().await;
+    let is_ejected = explained(&balancer, 7).state() == EndpointState::Ejected;
+    (seen.load(Relaxed), is_ejected)
+}
+
+fn untimed() -> [Arc<dyn Policy>; 3] {
+    [
+        Arc::new(RoundRobin::new()),
+        Arc::new(Random::seeded(1)),
+        Arc::new(LeastRequest::seeded(1)),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_hangs_is_ejected_though_the_policy_reads_no_clock_and_only_its_callers_give_up()
+{
+    for policy in untimed() {
+        let (requests, is_ejected) = callers_give_up(policy, Pods::OneHangs, 2 * SECOND).await;
+        // Five that count, the first, which nobody noted, and those under way. `LeastRequest` sends it hardly any.
+        assert!(requests < 20, "{requests}");
+        assert!(is_ejected || requests <= 5, "{requests}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_callers_all_give_up_at_once_is_not_ejected() {
+    for policy in untimed() {
+        let (requests, is_ejected) = callers_give_up(policy, Pods::OneIsSlower, TURN).await;
+        assert!(!is_ejected && requests >= 15, "{requests}");
     }
 }
 

@@ -13,6 +13,8 @@ mod frames;
 mod goodbyes;
 #[path = "http2/lives.rs"]
 mod lives;
+#[path = "http2/losses.rs"]
+mod losses;
 #[path = "http2/pod.rs"]
 mod pod;
 #[path = "http2/refusals.rs"]

@@ -241,10 +241,14 @@ async fn a_caller_who_gives_up_says_nothing_at_first_then_slow_and_after_a_secon
     give_up(&timed, 1_050 * MS).await;
     assert_eq!(left(&endpoint), (1, 1, 1, Some(Cause::GaveUp)));
 
+    // A policy that does not go by time learns no latency, and the same of the pod's health.
     let untimed = client([pod.addr], First::new(), Http::new());
     let endpoint = only(&untimed).await;
+    give_up(&untimed, 300 * MS).await;
+    assert_eq!(left(&endpoint), (0, 0, 0, None));
     give_up(&untimed, 1_050 * MS).await;
-    assert_eq!(left(&endpoint), (0, 0, 0, None), "nobody knows how long");
+    assert_eq!(left(&endpoint), (0, 1, 1, Some(Cause::GaveUp)));
+    assert_eq!(endpoint.latency(Instant::now()), None);
 }
 
 #[tokio::test]

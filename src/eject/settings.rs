@@ -24,6 +24,18 @@ pub(super) const PODS: usize = 5;
 /// would remain, never the last of its role that is not on trial, and never the primary. Pods that refuse connections are another
 /// matter: they are set aside at once, whatever stands here, and do not count in the 10 %.
 ///
+/// A pod that answers nothing any more is seen by the callers who give up: whoever has waited for a second, and for
+/// longer than requests take on average as far as that is known, has met a failure ([`Cause::GaveUp`](crate::Cause::GaveUp)).
+/// Who gives up sooner has not, however often: so no pod is ejected for losing a race, in a hedge or a `select!`. This
+/// goes for every policy. One that is [not about time](crate::Policy::is_timed) reads no clock, and nobody knows how long the
+/// first request took that is given up; from then on requests to that pod are noted, for ten minutes and one reading of
+/// the clock each. So a pod that hangs costs it one request more. The clients of `spawn_http` know the time at once.
+/// A long poll that is given up looks the same: over HTTP let it say [`Outcome::Ignore`](crate::Outcome::Ignore).
+///
+/// A connection of HTTP/2 that is lost is one failure, however many requests shared it: a proxy's idle cut ejects
+/// nobody. Requests that the pod resets one by one are one each, and so are those of a client of your own
+/// (`ClientLayer`), whose connections are not known here.
+///
 /// With [`Adaptive`](crate::Adaptive) ejection adds little: its penalty keeps a failing pod at 0.012 % errors by
 /// itself (one of 20 pods fails everything, 5 clients, in the simulation), which five in a row reach too
 /// (0.015 %). The other policies need it: round robin has 4.29 % without. It does harm where pods are cold, not ill: in the simulated rolling

@@ -24,6 +24,9 @@ const EVERY: u32 = 8;
 /// will do.
 pub(super) const UNKNOWN_MEAN: f32 = 1e-3;
 
+/// A stamp is 2 to the power of so many nanoseconds.
+const STAMP_BITS: u32 = 17;
+
 /// What the endpoints of one service have in common: where their stamps begin, how long requests take on
 /// average, and the bell that wakes the driver.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ impl Baseline {
     /// The time since zero, in stamps of 2^17 ns: 0.131 ms, and around again after 6.5 days.
     #[inline]
     pub(super) fn stamp(&self, now: Instant) -> u32 {
-        (now.saturating_duration_since(self.zero).as_nanos() as u64 >> 17) as u32
+        (now.saturating_duration_since(self.zero).as_nanos() as u64 >> STAMP_BITS) as u32
     }
 
     /// The mean latency of recent successes, in seconds.
@@ -112,6 +115,11 @@ impl Baseline {
     pub(crate) fn alarmed(&self) -> Notified<'_> {
         self.bell.notified()
     }
+}
+
+/// So many stamps as a time.
+pub(super) fn stamps(count: u32) -> Duration {
+    Duration::from_nanos(u64::from(count) << STAMP_BITS)
 }
 
 pub(super) fn seconds(time: Duration) -> f32 {

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-use super::{Endpoint, load::Timing};
+use super::{
+    Endpoint,
+    load::{Timing, is_too_long},
+};
 #[cfg(any(test, feature = "http"))]
 use crate::outcome::Failure;
 use crate::outcome::{Cause, Outcome};
@@ -12,7 +15,8 @@ use crate::outcome::{Cause, Outcome};
 /// One request in flight on an endpoint; dropping it ends the request.
 ///
 /// Tell it how the request went ([`record`](Self::record)): policies and ejection learn from that. Nothing is
-/// learned from one that is dropped without a word.
+/// learned from one that is dropped without a word, unless a balanced service has sent it: then its caller has
+/// [given up](Self::cancel_at).
 ///
 /// ```
 /// use headless_lb::{Cause, EndpointSet, Outcome};
@@ -29,8 +33,10 @@ use crate::outcome::{Cause, Outcome};
 #[must_use = "the request counts as ended when this is dropped"]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
-    /// When it was sent, if it is timed.
+    /// When it was sent, if that is known.
     sent: Option<Instant>,
+    /// Its latency counts. If not, when it was sent tells only whether a caller who gives up means the endpoint.
+    is_timed: bool,
     is_watched: bool,
     told: Told,
 }
@@ -49,6 +55,7 @@ impl InFlight {
         Self {
             endpoint,
             sent: None,
+            is_timed: false,
             is_watched: false,
             told: Told::Nothing,
         }
@@ -65,9 +72,10 @@ impl InFlight {
     #[inline]
     pub fn sent_at(&mut self, now: Instant) {
         self.sent = Some(now);
+        self.is_timed = true;
     }
 
-    /// When it was sent, if it is timed.
+    /// When it was sent, if that is known.
     #[cfg(feature = "http")]
     #[inline]
     pub(crate) fn sent(&self) -> Option<Instant> {
@@ -77,7 +85,7 @@ impl InFlight {
     /// Whether the request is timed.
     #[inline]
     pub fn is_timed(&self) -> bool {
-        self.sent.is_some()
+        self.is_timed
     }
 
     /// The request is over as far as the endpoint's latency and health go, and this is how it went. The first
@@ -87,7 +95,7 @@ impl InFlight {
     #[inline]
     pub fn record(&mut self, outcome: Outcome) {
         // Without a start no end is needed.
-        let now = self.sent.map(|_| Instant::now());
+        let now = self.is_timed.then(Instant::now);
         self.end(now, outcome);
     }
 
@@ -97,15 +105,26 @@ impl InFlight {
         self.end(Some(now), outcome);
     }
 
-    /// The caller waits no more. If the request is timed: within the latency to expect this says nothing;
-    /// beyond it the request was slow; after a second, or the mean of all endpoints if that is longer, it has failed
+    /// The caller waits no more. Within the latency to expect this says nothing; beyond it the request was slow, if it
+    /// is timed; after a second, or the mean of all endpoints if that is longer, it has failed
     /// ([`Cause::GaveUp`]), for a timeout around the call looks like this.
+    ///
+    /// Nothing is said by a request of which nobody knows when it was [sent](Self::sent_at).
     pub fn cancel_at(&mut self, now: Instant) {
-        let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) else {
+        if self.told != Told::Nothing {
             return;
+        }
+        let Endpoint { load, baseline, .. } = &*self.endpoint;
+        let has_failed = match self.sent {
+            Some(sent) if self.is_timed => load.give_up(baseline, self.timing(sent, now)),
+            Some(sent) => is_too_long(baseline, now.saturating_duration_since(sent)),
+            // Only of one that is watched it is certain that it would have a note, were it younger than those.
+            None if self.is_watched => {
+                is_too_long(baseline, load.give_up_unnoted(baseline.stamp(now)))
+            }
+            None => return,
         };
-        let timing = self.timing(sent, now);
-        if self.endpoint.load.give_up(&self.endpoint.baseline, timing) {
+        if has_failed {
             self.record_at(now, Cause::GaveUp.into());
         }
         self.told = Told::All;
@@ -115,11 +134,17 @@ impl InFlight {
     /// [`cancel_at`](Self::cancel_at) otherwise.
     #[cfg(any(test, feature = "http"))]
     pub(crate) fn beaten_at(&mut self, now: Instant) {
-        if let Some(sent) = self.sent.filter(|_| self.told == Told::Nothing) {
+        if let Some(sent) = self.timed().filter(|_| self.told == Told::Nothing) {
             let timing = self.timing(sent, now);
             self.endpoint.load.outlast(&self.endpoint.baseline, timing);
         }
         self.told = Told::All;
+    }
+
+    /// Whether nothing more can be said of it.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.told == Told::All
     }
 
     /// Its answer had begun, and ends as a failure: beside the success that it is perhaps recorded as. How long
@@ -129,16 +154,45 @@ impl InFlight {
     pub(crate) fn fail_late(&mut self, failure: Failure) {
         if self.told != Told::All {
             self.told = Told::Nothing;
-            let now = self.sent.map(|_| Instant::now());
+            let now = self.is_timed.then(Instant::now);
             self.sent = now;
             self.end(now, failure.into());
         }
     }
 
-    /// Whether a drop without a word is a cancellation: while the endpoint has the request.
+    /// The endpoint has the request, from `at` on if the clock has been read: dropped without a word it is
+    /// [cancelled](Self::cancel_at) from now on.
+    ///
+    /// Policies that do not go by time read no clock. For them it is read from when on a caller has given up
+    /// at this endpoint: where nobody does, requests cost none.
     #[inline]
-    pub(crate) fn watch(&mut self, on: bool) {
-        self.is_watched = on;
+    pub(crate) fn watch(&mut self, at: Option<Instant>) {
+        self.is_watched = true;
+        if at.is_some() {
+            self.sent = at;
+        } else if !self.is_timed && self.endpoint.load.takes_notes() {
+            self.note();
+        }
+    }
+
+    /// A drop without a word says nothing any more.
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn unwatch(&mut self) {
+        self.is_watched = false;
+    }
+
+    #[cold]
+    fn note(&mut self) {
+        let now = Instant::now();
+        let stamp = self.endpoint.stamp(now);
+        self.sent = self.endpoint.load.takes_notes_at(stamp).then_some(now);
+    }
+
+    /// When it was sent, if its latency counts.
+    #[inline]
+    fn timed(&self) -> Option<Instant> {
+        self.sent.filter(|_| self.is_timed)
     }
 
     #[inline]
@@ -146,7 +200,9 @@ impl InFlight {
         if self.told != Told::Nothing {
             return;
         }
-        let timing = now.zip(self.sent).map(|(now, sent)| self.timing(sent, now));
+        let timing = now
+            .zip(self.timed())
+            .map(|(now, sent)| self.timing(sent, now));
         self.told = Told::All;
         match outcome {
             Outcome::Success => {
@@ -169,7 +225,7 @@ impl InFlight {
 impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
-        if self.is_watched && self.told == Told::Nothing && self.sent.is_some() {
+        if self.is_watched && self.told == Told::Nothing {
             self.cancel_at(Instant::now());
         }
         self.endpoint.load.pending.fetch_sub(1, Relaxed);
@@ -236,15 +292,108 @@ mod tests {
         assert_eq!(endpoint.failed(), 0);
         let mut request = endpoint.begin();
         request.sent_at(long_ago);
-        request.watch(true);
+        request.watch(None);
         drop(request);
         assert_eq!(endpoint.last_failure(), Some(Cause::GaveUp));
         let mut request = endpoint.begin();
         request.sent_at(long_ago);
-        request.watch(true);
+        request.watch(None);
         request.record(Outcome::Ignore);
         drop(request);
         assert_eq!((endpoint.failed(), endpoint.succeeded()), (1, 0));
+    }
+
+    /// One that is not timed, sent now and given up after so long.
+    async fn given_up(endpoint: &Arc<Endpoint>, after: Duration) {
+        let mut request = endpoint.begin();
+        request.watch(None);
+        tokio::time::sleep(after).await;
+        drop(request);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_timed_is_noted_once_somebody_gave_up_and_fails_after_a_second_as_well() {
+        let endpoint = endpoint();
+        let failed = || endpoint.failed();
+        given_up(&endpoint, 2_000 * MS).await;
+        assert_eq!(failed(), 0, "nobody knows how long");
+        given_up(&endpoint, 999 * MS).await;
+        assert_eq!(failed(), 0);
+        given_up(&endpoint, 1_000 * MS).await;
+        let left = (failed(), endpoint.streak(), endpoint.last_failure());
+        assert_eq!(left, (1, 1, Some(Cause::GaveUp)));
+        assert_eq!(endpoint.latency(Instant::now()), None);
+        // However many give up at once.
+        for _ in 0..10_000 {
+            given_up(&endpoint, MS).await;
+        }
+        assert_eq!(failed(), 1);
+        // However long it took to say how it went.
+        for outcome in [Outcome::Success, Outcome::Ignore] {
+            let mut request = endpoint.begin();
+            request.watch(None);
+            tokio::time::sleep(2_000 * MS).await;
+            request.record(outcome);
+        }
+        assert_eq!((failed(), endpoint.streak()), (1, 0));
+        assert_eq!(endpoint.latency(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_before_anybody_gave_up_has_waited_since_then_at_least() {
+        let endpoint = endpoint();
+        let mut requests: Vec<InFlight> = (0..3).map(|_| endpoint.begin()).collect();
+        requests.iter_mut().for_each(|request| request.watch(None));
+        tokio::time::sleep(5_000 * MS).await;
+        drop(requests.pop());
+        tokio::time::sleep(999 * MS).await;
+        drop(requests.pop());
+        assert_eq!(endpoint.failed(), 0);
+        tokio::time::sleep(2 * MS).await;
+        drop(requests.pop());
+        assert_eq!(endpoint.failed(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notes_are_taken_for_ten_minutes() {
+        let endpoint = endpoint();
+        given_up(&endpoint, MS).await;
+        let takes_notes = || {
+            let mut request = endpoint.begin();
+            request.watch(None);
+            request.record(Outcome::Success);
+            request.sent.is_some()
+        };
+        tokio::time::sleep(Duration::from_secs(599)).await;
+        assert!(takes_notes());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!takes_notes() && !takes_notes());
+        given_up(&endpoint, MS).await;
+        assert!(takes_notes(), "and again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_the_clock_was_read_anyway_the_first_one_counts() {
+        let endpoint = endpoint();
+        let mut request = endpoint.begin();
+        request.watch(Some(Instant::now()));
+        assert!(!request.is_timed());
+        tokio::time::sleep(1_000 * MS).await;
+        drop(request);
+        assert_eq!(endpoint.last_failure(), Some(Cause::GaveUp));
+        assert_eq!(endpoint.latency(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_service_is_given_its_time_by_those_who_do_not_time_their_requests_too() {
+        let (endpoint, now) = (endpoint(), Instant::now());
+        let mut request = endpoint.begin();
+        request.sent_at(now);
+        request.record_at(now + Duration::from_secs(5), Outcome::Success);
+        for (seconds, failed) in [(9, 0), (4, 0), (6, 1)] {
+            given_up(&endpoint, Duration::from_secs(seconds)).await;
+            assert_eq!(endpoint.failed(), failed, "{seconds}");
+        }
     }
 
     #[test]
@@ -256,7 +405,7 @@ mod tests {
         let beaten_after = |elapsed: Duration, end: Instant| {
             let mut request = endpoint.begin();
             request.sent_at(end.checked_sub(elapsed).unwrap());
-            request.watch(true);
+            request.watch(None);
             request.beaten_at(end);
             drop(request);
             endpoint.latency(end).unwrap()

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    baseline::{Baseline, seconds},
+    baseline::{Baseline, seconds, stamps},
     decay,
 };
 use crate::{
@@ -42,6 +42,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// timeout looks like this.
 const GAVE_UP: Duration = Duration::from_secs(1);
 
+/// After a caller gave up on a request of which nobody knows when it was sent, the next ones are noted for so long: a reading of the
+/// clock for each. Longer than the longest ejection is by default (5 min), so that the trial after it is noted too.
+const NOTES_FOR: Duration = Duration::from_secs(600);
+
 /// The cells that requests write: on a cache line pair of their own, for readers of the address must not
 /// wait for them, and all within the first line.
 #[repr(align(128))]
@@ -67,6 +71,9 @@ pub(super) struct Load {
     refusals: AtomicU32,
     /// How often a success ended such a row. The same writers and reader.
     recoveries: AtomicU32,
+    /// The stamp of the moment when a caller first gave up on a request of which nobody knows when it was sent; 0 if
+    /// that was long ago. Whoever begins a request while it is not 0 notes when.
+    given_up: AtomicU32,
     /// Whether the driver waits for a connect that succeeds. Set by the driver before anybody dials;
     /// cleared by that connect, or by the driver that waits no longer.
     pub(super) warming: AtomicBool,
@@ -125,12 +132,18 @@ impl Seen {
         self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX - LATE
     }
 
-    /// Stamps since it was written. A reader whose clock reading is older than the cell's sees none.
+    /// Stamps since it was written.
     #[inline]
     fn age(self, stamp: u32) -> u32 {
-        let age = stamp.wrapping_sub(self.word as u32);
-        if age > u32::MAX - LATE { 0 } else { age }
+        between(self.word as u32, stamp)
     }
+}
+
+/// Stamps from a cell's to that of a reader. One whose clock reading is older than the cell's sees none.
+#[inline]
+fn between(cell: u32, stamp: u32) -> u32 {
+    let age = stamp.wrapping_sub(cell);
+    if age > u32::MAX - LATE { 0 } else { age }
 }
 
 impl Load {
@@ -241,12 +254,36 @@ impl Load {
 
     /// The caller waits no more; whether that says that the pod failed.
     pub(super) fn give_up(&self, baseline: &Baseline, timing: Timing) -> bool {
-        // Not by this pod's estimate: that of one that hangs is a penalty, longer than any timeout.
-        if timing.latency >= GAVE_UP && seconds(timing.latency) >= baseline.usual() {
+        if is_too_long(baseline, timing.latency) {
             return true;
         }
         self.outlast(baseline, timing);
         false
+    }
+
+    /// Whether requests note when they are sent, though no latency is learned from them.
+    #[inline]
+    pub(super) fn takes_notes(&self) -> bool {
+        self.given_up.load(Relaxed) != 0
+    }
+
+    /// The same, when the clock has been read for it.
+    pub(super) fn takes_notes_at(&self, stamp: u32) -> bool {
+        let since = self.given_up.load(Relaxed);
+        if since == 0 || stamps(between(since, stamp)) < NOTES_FOR {
+            return since != 0;
+        }
+        // Another has begun anew, or it is over.
+        self.given_up
+            .compare_exchange(since, 0, Relaxed, Relaxed)
+            .is_err()
+    }
+
+    /// The caller of a request that has no note waits no more. From now on the others take notes. How long it was under way
+    /// at least: since they began to, for it is older.
+    pub(super) fn give_up_unnoted(&self, stamp: u32) -> Duration {
+        let first = (self.given_up).compare_exchange(0, stamp.max(1), Relaxed, Relaxed);
+        stamps(first.map_or_else(|since| between(since, stamp), |_| 0))
     }
 
     /// A request is waited for no more. It would have taken longer still.
@@ -301,6 +338,12 @@ impl Load {
 pub(super) struct Timing {
     pub(super) latency: Duration,
     pub(super) stamp: u32,
+}
+
+/// Whether a caller who gives up after that means the pod.
+pub(super) fn is_too_long(baseline: &Baseline, waited: Duration) -> bool {
+    // Not by this pod's estimate: that of one that hangs is a penalty, longer than any timeout.
+    waited >= GAVE_UP && seconds(waited) >= baseline.usual()
 }
 
 /// A plain moving average over time. In simulations no rule for peaks did better.

@@ -50,7 +50,7 @@ impl Answering {
             }
             None => {
                 // It has answered: whoever gives up now has heard enough.
-                in_flight.watch(false);
+                in_flight.unwatch();
                 Self::Awaited(Box::new(Awaited {
                     in_flight,
                     classify: classify.clone(),
@@ -78,6 +78,14 @@ impl Answering {
     pub(crate) fn end(&mut self) {
         if let Self::Awaited(awaited) = self {
             awaited.end(None);
+        }
+    }
+
+    /// Whether its end may still say something.
+    pub(crate) fn may_tell(&self) -> bool {
+        match self {
+            Self::Told(in_flight) => !in_flight.is_over(),
+            Self::Awaited(awaited) => !awaited.in_flight.is_over(),
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Failed {
     pub(super) is_unsent: bool,
     /// It had been sent before that was known.
     pub(super) is_back: bool,
+    /// Another request has told of it: they shared the connection.
+    pub(super) is_told: bool,
     /// The pod is there, and may take the request if no other can.
     pub(super) is_pod_alive: bool,
     /// It came back.
@@ -64,6 +66,7 @@ impl Failed {
             error,
             is_unsent: true,
             is_back: false,
+            is_told: false,
             is_pod_alive,
             request: None,
         }
@@ -75,6 +78,7 @@ impl Failed {
             error,
             is_unsent: false,
             is_back: false,
+            is_told: false,
             is_pod_alive: true,
             request: None,
         }
@@ -230,7 +234,10 @@ impl Attempt {
                     is_back: true,
                     ..Failed::to_send(HttpError::Unsent(error), true)
                 },
-                false => Failed::sent(HttpError::Request(error)),
+                false => Failed {
+                    is_told: self.is_ignored || !connection.is_news(&error),
+                    ..Failed::sent(HttpError::Request(error))
+                },
             });
         }
         let Some(request) = request else {

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 
 use super::{HttpError, answering::Answering, connection::Connection};
+use crate::outcome::Outcome;
 
 /// The body of a response from a pod. The request counts as in flight until the body has ended or is
 /// dropped, so read it to the end, or drop it.
@@ -99,12 +100,18 @@ impl Body for HttpBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
+                let answering = self.answering.take().filter(Answering::may_tell);
+                let mut is_news = true;
                 if let Some(lease) = self.lease.take() {
                     lease.broke(&error);
+                    is_news = answering.is_none() || lease.is_news(&error);
                 }
                 let error = HttpError::Body(error);
-                if let Some(mut answering) = self.answering.take() {
-                    answering.break_off(error.outcome());
+                if let Some(mut answering) = answering {
+                    answering.break_off(match is_news {
+                        true => error.outcome(),
+                        false => Outcome::Ignore,
+                    });
                 }
                 Some(Err(error))
             }

@@ -191,6 +191,24 @@ pub(crate) fn lost(error: &hyper::Error) -> Outcome {
     cause.into()
 }
 
+/// Whether a request was lost with its connection, which is one event for all that share it. A stream that the pod resets is
+/// lost by itself.
+#[cfg(feature = "http2")]
+pub(crate) fn is_of_connection(error: &hyper::Error) -> bool {
+    if error.is_user() {
+        return false;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_io() || error.is_go_away();
+        }
+        cause = error.source();
+    }
+    // The task of the connection ended, or its socket failed: hyper unpacks errors of the socket.
+    true
+}
+
 /// Whether it is the request that broke off: the caller's body failed.
 fn is_callers(error: &hyper::Error) -> bool {
     if error.is_user() {

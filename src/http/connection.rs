@@ -22,7 +22,7 @@ use super::{
     socket::{Close, Refusal},
 };
 #[cfg(feature = "http2")]
-use super::{request::to_http2, shared::Stream};
+use super::{classify::is_of_connection, request::to_http2, shared::Stream};
 
 /// A response under way. Dropped before its end, hyper takes the request back, or closes the connection or
 /// its stream.
@@ -107,6 +107,17 @@ impl Connection {
             true => ending.went_wrong(),
             false => ending.broke(),
         }
+    }
+
+    /// A request failed with it, or its answer. Whether that is news of the pod: those that share a connection lose
+    /// it once, and the first to find out tells.
+    pub(super) fn is_news(&self, error: &hyper::Error) -> bool {
+        #[cfg(feature = "http2")]
+        if let Self::Stream(stream) = self {
+            return !is_of_connection(error) || stream.is_first_loss();
+        }
+        let _ = error;
+        true
     }
 
     pub(super) fn is_exclusive(&self) -> bool {

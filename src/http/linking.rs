@@ -104,8 +104,9 @@ impl Linking {
             max_streams,
         } = self;
         let weak = dialling.pool.clone();
-        dialling
-            .end(|pool| pool.linked(Link::new(id, sender, permitted.min(max_streams), expires)));
+        let streams = permitted.min(max_streams);
+        let link = Link::new(id, weak.clone(), sender, streams, expires);
+        dialling.end(|pool| pool.linked(link));
         close.ending.begin();
         let over = poll_fn(|cx| {
             let ended = driver.poll(cx);

@@ -78,7 +78,7 @@ impl Pool {
         let mut state = self.state();
         state.trust_until(now);
         #[cfg(feature = "http2")]
-        if let Some((stream, is_old)) = state.links.open(self) {
+        if let Some((stream, is_old)) = state.links.open() {
             let dial = state.replace_if(is_old);
             return Checkout::Free(Connection::Stream(stream), dial);
         }
@@ -139,7 +139,7 @@ impl Pool {
         state.expected = link.max_streams().max(1);
         state.links.tick = state.tick;
         state.links.add(link);
-        state.admit(self);
+        state.admit();
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
@@ -168,7 +168,7 @@ impl Pool {
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
-        state.admit(self);
+        state.admit();
     }
 
     /// A dial that began at `began` has failed. Reports the pod, and fails the requests for which no

@@ -1,6 +1,9 @@
 //! HTTP/2: connections that requests share.
 
-use std::sync::{Arc, Weak};
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use http::Request;
 use hyper::client::conn::http2::SendRequest;
@@ -16,9 +19,18 @@ pub(super) struct Links {
     pub(super) tick: u32,
 }
 
+/// What a connection and its streams have in common.
+struct Common {
+    id: u64,
+    /// Weak, for the pool owns the connections. A pool that is gone counts no more.
+    pool: Weak<Pool>,
+    /// Its loss was told.
+    is_lost: AtomicBool,
+}
+
 /// One connection, and its streams.
 pub(super) struct Link {
-    id: u64,
+    common: Arc<Common>,
     sender: SendRequest<Outgoing>,
     streams: usize,
     /// Streams that have become tunnels. Nobody tells when they end, so they keep their places, and a
@@ -36,12 +48,18 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         id: u64,
+        pool: Weak<Pool>,
         sender: SendRequest<Outgoing>,
         max_streams: usize,
         expires: Option<Instant>,
     ) -> Self {
-        Self {
+        let common = Arc::new(Common {
             id,
+            pool,
+            is_lost: AtomicBool::new(false),
+        });
+        Self {
+            common,
             sender,
             streams: 0,
             tunnels: 0,
@@ -54,6 +72,10 @@ impl Link {
 
     pub(super) fn max_streams(&self) -> usize {
         self.max_streams
+    }
+
+    fn id(&self) -> u64 {
+        self.common.id
     }
 
     fn has_room(&self) -> bool {
@@ -79,20 +101,19 @@ impl Links {
     }
 
     /// A stream on a connection that has room, and whether that should have a successor.
-    pub(super) fn open(&mut self, pool: &Arc<Pool>) -> Option<(Stream, bool)> {
+    pub(super) fn open(&mut self) -> Option<(Stream, bool)> {
         let link = self.links.iter_mut().find(|link| link.has_room())?;
         link.streams += 1;
         let stream = Stream {
             sender: Some(link.sender.clone()),
-            link: link.id,
-            pool: Arc::downgrade(pool),
+            common: Some(Arc::clone(&link.common)),
         };
         Some((stream, link.is_old()))
     }
 
     /// A stream has ended.
     pub(super) fn close(&mut self, id: u64) {
-        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id() == id) {
             link.streams -= 1;
             if link.streams == 0 {
                 link.idle_since = self.tick;
@@ -104,7 +125,7 @@ impl Links {
     /// A stream has become a tunnel. The connection lives as long as its tunnels do, whether it is known here
     /// or not.
     fn hand_over(&mut self, id: u64) {
-        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id() == id) {
             link.tunnels += 1;
             link.is_retired |= link.tunnels >= link.max_streams;
         }
@@ -113,7 +134,7 @@ impl Links {
 
     /// The pod permits another number of streams.
     pub(super) fn permit(&mut self, id: u64, streams: usize) {
-        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id() == id) {
             link.max_streams = streams;
         }
     }
@@ -121,13 +142,13 @@ impl Links {
     /// The connection takes no more requests; those on it may go on. False if that was known.
     pub(super) fn ended(&mut self, id: u64) -> bool {
         let before = self.links.len();
-        self.links.retain(|link| link.id != id);
+        self.links.retain(|link| link.id() != id);
         self.links.len() < before
     }
 
     /// Which there are.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
-        self.links.iter().map(|link| link.id)
+        self.links.iter().map(|link| link.id())
     }
 
     /// None of them takes more requests.
@@ -167,9 +188,8 @@ pub(super) struct Stream {
     /// Until the request is sent. What a connection that ends has not looked at comes back when nobody can
     /// send on it any more, so one that waits for its answer must not be able to.
     sender: Option<SendRequest<Outgoing>>,
-    link: u64,
-    /// Weak, for the pool owns the connections. A pool that is gone counts no more.
-    pool: Weak<Pool>,
+    /// Until the pool was told that it has ended.
+    common: Option<Arc<Common>>,
 }
 
 impl Stream {
@@ -185,24 +205,35 @@ impl Stream {
         sender.is_none_or(SendRequest::is_closed)
     }
 
-    /// The connection, which the caller tells by himself that the stream has ended.
-    pub(super) fn forget(mut self) -> u64 {
-        self.pool = Weak::new();
-        self.link
+    /// Its connection is lost. Whether no other stream has told.
+    pub(super) fn is_first_loss(&self) -> bool {
+        let common = self.common.as_ref();
+        common.is_none_or(|common| !common.is_lost.swap(true, Relaxed))
+    }
+
+    /// Back, in vain: its place is free again.
+    pub(super) fn close_in(mut self, links: &mut Links) {
+        if let Some(common) = self.common.take() {
+            links.close(common.id);
+        }
     }
 
     /// The stream is the caller's from now on.
     pub(super) fn hand_over(mut self) {
-        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
-            pool.with_links(|links| links.hand_over(self.link));
+        self.tell(Links::hand_over);
+    }
+
+    fn tell(&mut self, change: impl FnOnce(&mut Links, u64)) {
+        if let Some(common) = self.common.take()
+            && let Some(pool) = common.pool.upgrade()
+        {
+            pool.with_links(|links| change(links, common.id));
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.with_links(|links| links.close(self.link));
-        }
+        self.tell(Links::close);
     }
 }

@@ -156,11 +156,9 @@ where
                             let request = this.request.take().expect("here until a call takes it");
                             let has_waited = *has_waited;
                             let (service, mut in_flight) = pick.into_parts();
-                            if has_waited && in_flight.is_timed() {
-                                // It is sent now, and was picked a while ago.
-                                in_flight.sent_at(Instant::now());
-                            }
-                            in_flight.watch(true);
+                            // It is sent now, and was perhaps picked a while ago.
+                            let is_later = has_waited && in_flight.is_timed();
+                            in_flight.watch(is_later.then(Instant::now));
                             let call = C::call(service, request);
                             this.state.set(State::Call {
                                 call,

@@ -161,6 +161,13 @@ impl Wire {
         self.send(DATA, END_STREAM, stream, body.as_bytes()).await
     }
 
+    /// The head and a first part of a body.
+    pub(super) async fn begin(&mut self, stream: u32, body: &str) -> io::Result<()> {
+        self.send(HEADERS, END_HEADERS, stream, &[STATUS_200])
+            .await?;
+        self.send(DATA, 0, stream, body.as_bytes()).await
+    }
+
     pub(super) async fn reset(&mut self, stream: u32, reason: u32) -> io::Result<()> {
         self.send(RST_STREAM, 0, stream, &reason.to_be_bytes())
             .await

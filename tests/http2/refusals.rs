@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -154,23 +154,49 @@ async fn a_body_that_is_still_being_written_goes_on_at_the_next_pod() {
     assert_eq!(pod.bodies(), ["one two"]);
 }
 
-/// Calls without pause, POSTs and GETs, until told to stop: how many were answered.
-fn load(client: &Client, stop: &Arc<AtomicBool>) -> JoinSet<usize> {
-    let mut load = JoinSet::new();
-    for i in 0..8 {
-        let (client, stop) = (client.clone(), Arc::clone(stop));
-        load.spawn(async move {
-            let mut answered = 0;
-            while !stop.load(Relaxed) {
-                let method = if i % 4 == 0 { "GET" } else { "POST" };
-                let response = call(&client, request(method, "/slow", "order")).await;
-                read(response.unwrap_or_else(|error| panic!("{method}: {error}"))).await;
-                answered += 1;
-            }
-            answered
-        });
+/// Callers without pause, POSTs and GETs, until they are stopped. None of their requests may fail.
+struct Load {
+    callers: JoinSet<()>,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+}
+
+impl Load {
+    fn on(client: &Client) -> Self {
+        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut callers = JoinSet::new();
+        for i in 0..8 {
+            let (client, stop, answered) =
+                (client.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            callers.spawn(async move {
+                while !stop.load(Relaxed) {
+                    let method = if i % 4 == 0 { "GET" } else { "POST" };
+                    let response = call(&client, request(method, "/slow", "order")).await;
+                    read(response.unwrap_or_else(|error| panic!("{method}: {error}"))).await;
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        Self {
+            callers,
+            stop,
+            answered,
+        }
     }
-    load
+
+    /// Until so many more were answered, however long the machine takes for them.
+    async fn goes_on(&self, more: usize) {
+        let enough = self.answered.load(Relaxed) + more;
+        until("more are answered", || {
+            self.answered.load(Relaxed) >= enough
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Relaxed);
+        self.callers.join_all().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,20 +213,17 @@ async fn a_pod_that_leaves_politely_with_fifty_streams_costs_no_request() {
     .await;
     let streams = leaving.under_way();
     assert!((40..=60).contains(&streams), "{streams}");
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = load(&client, &stop);
-    sleep(Duration::from_millis(100)).await;
+    let load = Load::on(&client);
+    load.goes_on(16).await;
     leaving.leave();
-    sleep(Duration::from_millis(200)).await;
+    load.goes_on(48).await;
     leaving.release();
     staying.release();
     assert_eq!(shares(held).await[&leaving.addr().to_string()], streams);
     timeout(PATIENCE, leaving.ended())
         .await
         .expect("it ends when its streams have");
-    stop.store(true, Relaxed);
-    let answered: usize = load.join_all().await.iter().sum();
-    assert!(answered > 30, "{answered}");
+    load.end().await;
     assert_eq!(pending(&client), 0);
 }
 
@@ -208,15 +231,13 @@ async fn a_pod_that_leaves_politely_with_fifty_streams_costs_no_request() {
 async fn connections_that_say_goodbye_again_and_again_cost_no_request() {
     let [pod] = pods().await;
     let client = client([pod.addr()]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = load(&client, &stop);
-    for _ in 0..10 {
-        sleep(Duration::from_millis(50)).await;
+    let load = Load::on(&client);
+    for n in 1..=10 {
+        until("it has a successor", || pod.connections() >= n).await;
+        load.goes_on(8).await;
         pod.say_goodbye();
     }
-    stop.store(true, Relaxed);
-    load.join_all().await;
-    assert!(pod.connections() >= 10, "{}", pod.connections());
+    load.end().await;
     until("old connections are gone", || pod.open() <= 1).await;
 }
 

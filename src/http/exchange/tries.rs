@@ -216,7 +216,7 @@ impl Tries {
                 if let Some(one) = &mut self.under_way[place] {
                     // Its time begins with its next way out.
                     one.limit = None;
-                    one.in_flight.watch(false);
+                    one.in_flight.unwatch();
                 }
                 self.await_connection_anew();
                 None
@@ -271,11 +271,8 @@ impl Tries {
             let client = &one.attempt.pod.pool.client;
             let limit = client.settings.try_timeout;
             one.limit = limit.and_then(|limit| at.checked_add(limit));
-            if one.in_flight.is_timed() {
-                one.in_flight.sent_at(at);
-            }
             // From now on a caller who gives up may mean the pod.
-            one.in_flight.watch(true);
+            one.in_flight.watch(Some(at));
             let late = late_after(client);
             self.await_answer(at, late);
         }
@@ -284,7 +281,10 @@ impl Tries {
 
     /// A try has come to nothing. Others may be under way; if not, another begins, now or after a pause.
     fn failed(&mut self, mut one: Try, failed: Failed) -> Option<Done> {
-        one.in_flight.record(failed.error.outcome());
+        one.in_flight.record(match failed.is_told {
+            true => Outcome::Ignore,
+            false => failed.error.outcome(),
+        });
         let endpoint = one.in_flight.endpoint();
         self.tried.exclude(endpoint, failed.is_pod_alive);
         if let Some(request) = failed.request {

@@ -224,19 +224,19 @@ impl State {
 
     /// Requests that wait, onto connections that have room.
     #[cfg(feature = "http2")]
-    pub(super) fn admit(&mut self, pool: &Arc<Pool>) {
+    pub(super) fn admit(&mut self) {
         while let Some(waiter) = self.waiting.pop_front() {
             if waiter.is_closed() {
                 continue;
             }
-            let Some((stream, _)) = self.links.open(pool) else {
+            let Some((stream, _)) = self.links.open() else {
                 self.waiting.push_front(waiter);
                 return;
             };
             if let Err(Ok(Connection::Stream(stream))) = waiter.send(Ok(Connection::Stream(stream)))
             {
                 // It has gone at this very moment. We hold the lock that its drop would take.
-                self.links.close(stream.forget());
+                stream.close_in(&mut self.links);
             }
         }
     }
