@@ -117,8 +117,7 @@ impl Endpoint {
     /// A [`Pick`](crate::Pick) does this by itself; call it for work that goes on after the pick, such as a response body.
     #[inline]
     pub fn begin(self: &Arc<Self>) -> InFlight {
-        self.load.pending.fetch_add(1, Relaxed);
-        InFlight::new(Arc::clone(self))
+        InFlight::begin(Arc::clone(self))
     }
 
     /// The latency to expect at `now`: what requests through policies that go by time have measured, fading within
@@ -203,7 +202,7 @@ impl Endpoint {
     fn succeed(&self, timing: Option<Timing>) {
         self.load
             .succeed(&self.baseline, u32::from(self.phase), timing);
-        if self.caution.is_trial() {
+        if self.load.trial.is_on() {
             // It is what the driver waits for.
             self.baseline.alarm();
         }
@@ -213,7 +212,7 @@ impl Endpoint {
     fn fail(&self, failure: Failure, timing: Option<Timing>) {
         let streak = self.load.fail(&self.baseline, failure, timing);
         // Every so many: the driver may have been unable to act on the first.
-        if self.caution.is_trial() || streak.is_multiple_of(self.baseline.consecutive()) {
+        if self.load.trial.is_on() || streak.is_multiple_of(self.baseline.consecutive()) {
             self.baseline.alarm();
         }
     }

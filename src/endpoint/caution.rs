@@ -1,16 +1,11 @@
 //! Endpoints that should not get their full share yet: on trial after an ejection, or started a moment ago.
 
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 
-/// Not on trial.
-const NONE: u16 = u16::MAX;
-
-/// Written by the driver; read where the set says that some endpoint is to be treated with care.
+/// How new endpoints are spared. Written by the driver; read where the set says that some endpoint is to be treated with
+/// care.
 #[derive(Debug)]
 pub(super) struct Caution {
-    /// On trial: one request at a time, until one succeeds (Finagle's `ProbeOpen`). This many more may be in flight,
-    /// being older: streams may go on for hours, and must not keep it from being tried.
-    trial: AtomicU16,
     /// The share of the picks that it is to get, in 65,535ths.
     ramp: AtomicU16,
     /// How often it was picked since then, modulo 65,536.
@@ -20,7 +15,6 @@ pub(super) struct Caution {
 impl Default for Caution {
     fn default() -> Self {
         Self {
-            trial: AtomicU16::new(NONE),
             ramp: AtomicU16::new(u16::MAX),
             offers: AtomicU16::new(0),
         }
@@ -28,23 +22,6 @@ impl Default for Caution {
 }
 
 impl Caution {
-    #[inline]
-    pub(super) fn is_trial(&self) -> bool {
-        self.trial.load(Relaxed) != NONE
-    }
-
-    /// Whether one more may be tried while so many are in flight.
-    fn tries(&self, pending: u32) -> bool {
-        let (older, pending) = (self.trial.load(Relaxed), few(pending));
-        if pending < older && older != NONE {
-            // Some of them have ended. If it is written meanwhile, that is the driver, who knows better.
-            let _ = self
-                .trial
-                .compare_exchange(older, pending, Relaxed, Relaxed);
-        }
-        pending <= older
-    }
-
     fn ramp(&self) -> f32 {
         f32::from(self.ramp.load(Relaxed)) / f32::from(u16::MAX)
     }
@@ -60,8 +37,85 @@ impl Caution {
     }
 }
 
-fn few(pending: u32) -> u16 {
-    pending.min(u32::from(NONE - 1)) as u16
+/// On trial: one request at a time, until one succeeds (Finagle's `ProbeOpen`). Requests know which trial they belong to: the
+/// older ones, perhaps streams of hours, neither keep the endpoint from being tried nor make room when they end.
+///
+/// In one word: whether it is on, which one it is (modulo 128), and how many of its requests are in flight.
+#[derive(Debug, Default)]
+pub(super) struct Trial(AtomicU32);
+
+/// What a request needs to know to leave the trial that it belongs to; the default belongs to none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ticket(u8);
+
+const COUNT_BITS: u32 = 24;
+const COUNT: u32 = (1 << COUNT_BITS) - 1;
+const ON: u8 = 1 << 7;
+
+impl Trial {
+    fn ticket(word: u32) -> Ticket {
+        Ticket((word >> COUNT_BITS) as u8)
+    }
+
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        Self::ticket(self.0.load(Relaxed)).is_some()
+    }
+
+    /// Whether none of its requests is in flight.
+    fn is_free(&self) -> bool {
+        self.0.load(Relaxed) & COUNT == 0
+    }
+
+    /// The next one begins, or it ends. The driver alone does this.
+    fn set(&self, is_on: bool) {
+        let Ticket(last) = Self::ticket(self.0.load(Relaxed));
+        let next = if is_on {
+            last.wrapping_add(1) | ON
+        } else {
+            last & !ON
+        };
+        self.0.store(u32::from(next) << COUNT_BITS, Relaxed);
+    }
+
+    /// A request begins.
+    #[inline]
+    pub(super) fn enter(&self) -> Ticket {
+        if self.is_on() {
+            return self.join();
+        }
+        Ticket::default()
+    }
+
+    #[cold]
+    fn join(&self) -> Ticket {
+        let joined = |word: u32| Self::ticket(word).is_some().then_some(word + 1);
+        let joined = self.0.fetch_update(Relaxed, Relaxed, joined);
+        joined.map(Self::ticket).unwrap_or_default()
+    }
+
+    /// A request ends.
+    #[inline]
+    pub(super) fn leave(&self, ticket: Ticket) {
+        if ticket.is_some() {
+            self.part(ticket);
+        }
+    }
+
+    #[cold]
+    fn part(&self, ticket: Ticket) {
+        let is_counted = |word: u32| Self::ticket(word) == ticket && word & COUNT != 0;
+        let parted = |word: u32| is_counted(word).then(|| word - 1);
+        // Not counted: another trial is on since, or none.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, parted);
+    }
+}
+
+impl Ticket {
+    #[inline]
+    fn is_some(self) -> bool {
+        self.0 & ON != 0
+    }
 }
 
 impl super::Endpoint {
@@ -73,24 +127,21 @@ impl super::Endpoint {
 
     /// Whether it is not on trial, or has no request of its trial yet.
     pub(crate) fn is_free(&self) -> bool {
-        !self.caution.is_trial() || self.caution.tries(self.pending())
+        self.load.trial.is_free()
     }
 
     /// Whether it gets one request at a time.
     pub fn is_on_trial(&self) -> bool {
-        self.caution.is_trial()
+        self.load.trial.is_on()
     }
 
     /// Begins a trial, with no failure held against it, or ends one. Begun again, it admits one request beside those
     /// that are in flight.
     pub(crate) fn set_trial(&self, trial: bool) {
-        let older = if trial {
+        if trial {
             self.load.forget_streak();
-            few(self.pending())
-        } else {
-            NONE
-        };
-        self.caution.trial.store(older, Relaxed);
+        }
+        self.load.trial.set(trial);
     }
 
     /// The share of its picks that it takes, from 0 to 1: less than 1 while it starts.
@@ -141,6 +192,37 @@ mod tests {
         let request = endpoint.begin();
         assert!(!endpoint.admits(false), "they are not counted for ever");
         drop(request);
+    }
+
+    #[test]
+    fn requests_from_before_that_end_make_no_room_for_more() {
+        let endpoint = endpoint();
+        let mut older = vec![endpoint.begin(), endpoint.begin(), endpoint.begin()];
+        for _ in 0..200 {
+            endpoint.set_trial(true);
+            assert!(endpoint.admits(false));
+            let request = endpoint.begin();
+            assert!(!endpoint.admits(false));
+            // One from before the first trial, or of the one before.
+            drop(older.pop());
+            assert!(!endpoint.admits(false), "one at a time");
+            older.push(request);
+        }
+        drop(older);
+        assert!(endpoint.admits(false));
+    }
+
+    #[test]
+    fn after_a_trial_nothing_is_counted() {
+        let endpoint = endpoint();
+        endpoint.set_trial(true);
+        let requests = [endpoint.begin(), endpoint.begin()];
+        endpoint.set_trial(false);
+        assert!(endpoint.admits(false) && endpoint.admits(true));
+        let _later = endpoint.begin();
+        assert!(endpoint.admits(false));
+        drop(requests);
+        assert!(endpoint.admits(false) && !endpoint.is_on_trial());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Endpoint,
+    caution::Ticket,
     load::{Timing, is_too_long},
 };
 #[cfg(any(test, feature = "http"))]
@@ -39,6 +40,7 @@ pub struct InFlight {
     is_timed: bool,
     is_watched: bool,
     told: Told,
+    trial: Ticket,
 }
 
 /// What was said of the request.
@@ -51,8 +53,11 @@ enum Told {
 }
 
 impl InFlight {
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
+    #[inline]
+    pub(super) fn begin(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.load.pending.fetch_add(1, Relaxed);
         Self {
+            trial: endpoint.load.trial.enter(),
             endpoint,
             sent: None,
             is_timed: false,
@@ -228,7 +233,9 @@ impl Drop for InFlight {
         if self.is_watched && self.told == Told::Nothing {
             self.cancel_at(Instant::now());
         }
-        self.endpoint.load.pending.fetch_sub(1, Relaxed);
+        let load = &self.endpoint.load;
+        load.pending.fetch_sub(1, Relaxed);
+        load.trial.leave(self.trial);
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     baseline::{Baseline, seconds, stamps},
+    caution::Trial,
     decay,
 };
 use crate::{
@@ -74,6 +75,8 @@ pub(super) struct Load {
     /// The stamp of the moment when a caller first gave up on a request of which nobody knows when it was sent; 0 if
     /// that was long ago. Whoever begins a request while it is not 0 notes when.
     given_up: AtomicU32,
+    /// Beside the count that each request writes, so that looking whether there is one costs nothing.
+    pub(super) trial: Trial,
     /// Whether the driver waits for a connect that succeeds. Set by the driver before anybody dials;
     /// cleared by that connect, or by the driver that waits no longer.
     pub(super) warming: AtomicBool,
