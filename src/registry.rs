@@ -348,7 +348,7 @@ impl<N: NewService> Registry<N> {
         // Where all replicas refuse, there is nothing to fall back to: they stay.
         let eject_replicas = roles.is_none()
             || slots.iter().any(|slot| {
-                let is_replica = standing(roles, slot.endpoint.id()) == Position::Replica;
+                let is_replica = standing(roles, slot.id) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
         let mut census = Census::default();
@@ -359,7 +359,7 @@ impl<N: NewService> Registry<N> {
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots.iter_mut() {
-            let (mut serves, standing) = (false, standing(roles, slot.endpoint.id()));
+            let (mut serves, standing) = (false, standing(roles, slot.id));
             let end = match slot.presence {
                 Presence::Live | Presence::Held => {
                     if standing == Position::Primary && !slot.outlier.is_admitted() {

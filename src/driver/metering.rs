@@ -97,6 +97,8 @@ impl Metering {
             HealthEvent::Spared { why, .. } => self.meter.unenforced(why.label()),
             HealthEvent::OnTrial { .. }
             | HealthEvent::Returned { .. }
+            | HealthEvent::FailsChecks { .. }
+            | HealthEvent::PassesChecks { .. }
             | HealthEvent::Panic { .. } => {}
         }
     }

@@ -269,7 +269,7 @@ impl<N: NewService> Registry<N> {
         {
             slot.misses = 0;
             self.relisted = true;
-            if accepted == Some(slot.endpoint.id()) {
+            if accepted == Some(slot.id) {
                 slot.presence = Presence::Held;
                 continue;
             }

@@ -8,13 +8,14 @@ use super::{NewService, Registry, roles::Roles, slot::Slot};
 use crate::{
     eject::{Crowd, Finding, Rule, Sweep, Tally, Unenforced, Verdict},
     endpoint::Endpoint,
+    probe::ProbeError,
     set::Position,
 };
 
 #[cfg(test)]
 mod cases;
 
-/// What became of an endpoint for how requests to it went, for logs and counters.
+/// What became of an endpoint for how requests to it or its health checks went, for logs and counters.
 #[derive(Debug)]
 pub(crate) enum HealthEvent {
     /// It is set aside, for so long.
@@ -33,6 +34,13 @@ pub(crate) enum HealthEvent {
     OnTrial { endpoint: Arc<Endpoint> },
     /// A request on trial succeeded.
     Returned { endpoint: Arc<Endpoint> },
+    /// So many health checks failed in a row.
+    FailsChecks {
+        endpoint: Arc<Endpoint>,
+        error: Arc<ProbeError>,
+    },
+    /// So many succeeded again.
+    PassesChecks { endpoint: Arc<Endpoint> },
     /// So few would be left that ejections do not count; or do again.
     Panic {
         is_on: bool,
@@ -103,7 +111,7 @@ impl<N: NewService> Registry<N> {
         }
         let mut census = Census::default();
         for slot in self.slots.iter().filter(|slot| slot.is_live()) {
-            census.count(slot, standing(self.roles.as_ref(), slot.endpoint.id()));
+            census.count(slot, standing(self.roles.as_ref(), slot.id));
         }
         let settings = &self.config.ejection;
         for (rank, rule) in suspects {
@@ -111,7 +119,7 @@ impl<N: NewService> Registry<N> {
                 continue;
             };
             let slot = &mut self.slots[place];
-            let standing = standing(self.roles.as_ref(), slot.endpoint.id());
+            let standing = standing(self.roles.as_ref(), slot.id);
             // The primary is observed; what clients think of it changes nothing.
             if !matches!(standing, Position::Replica | Position::Unknown) {
                 continue;

@@ -11,7 +11,7 @@ use std::{hint::black_box, net::SocketAddr, process::ExitCode, sync::Arc, time::
 
 use arc_swap::ArcSwap;
 use headless_lb::{
-    Balancer, Endpoint, Fixed, Observation, Resolution, Role, Status, Term,
+    Balancer, Endpoint, Fixed, Observation, ProbeError, Resolution, Role, Status, Term,
     registry::{Config, Registry, Snapshot},
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -21,12 +21,15 @@ use tokio::time::Instant;
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 /// Every update of a batch is timed by itself, so a preemption between two of them costs nothing.
 const UPDATES: usize = 200;
+/// The defaults: so many checks must fail in a row to set an endpoint aside, and succeed to bring it back.
+const CHECK_FALL: u32 = 3;
+const CHECK_RISE: u32 = 2;
 /// As often as the driver asks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 type Update = (&'static str, fn(&mut Driver) -> Vec<Duration>);
 
-const UPDATES_MEASURED: [Update; 7] = [
+const UPDATES_MEASURED: [Update; 9] = [
     ("none changed", |driver| driver.answers(|_| 0)),
     ("one changed", |driver| driver.answers(|_| 1)),
     ("half changed", |driver| driver.answers(|n| n / 2)),
@@ -34,6 +37,8 @@ const UPDATES_MEASURED: [Update; 7] = [
     ("role moved", Driver::role_moves),
     ("one ejected", Driver::one_is_ejected),
     ("one lingered out", Driver::one_lingers_out),
+    ("all checked at once", Driver::all_are_checked),
+    ("cold start, all probed", Driver::starts_probed),
 ];
 
 fn main() -> ExitCode {
@@ -190,17 +195,8 @@ impl Driver {
 
     /// Another endpoint claims to be the primary, in the next term.
     fn role_moves(&mut self) -> Vec<Duration> {
-        // Without a probe there are no roles.
-        let mut config = Config::default();
-        config.probe_interval = Some(Duration::from_secs(1));
-        *self = Self::with(config, self.listed.len(), self.updates);
-        let endpoints: Vec<u64> = self
-            .snapshot
-            .load()
-            .set()
-            .iter()
-            .map(|endpoint| endpoint.id())
-            .collect();
+        *self = Self::with(probed(), self.listed.len(), self.updates);
+        let endpoints = self.ids();
         for &id in &endpoints {
             self.registry
                 .on_observed(self.now, id, Ok(Role::Replica.into()));
@@ -244,6 +240,67 @@ impl Driver {
         updates.map(update).collect()
     }
 
+    /// The checks of all end at once, and a third has failed often enough now.
+    fn all_are_checked(&mut self) -> Vec<Duration> {
+        let ids = self.ids();
+        let third = |ids: &[u64]| -> Vec<_> {
+            let result = |(i, &id): (usize, &u64)| match i % 3 {
+                0 => (id, Err(ProbeError::passing("as scripted"))),
+                _ => (id, Ok(())),
+            };
+            ids.iter().enumerate().map(result).collect()
+        };
+        let updates = 0..self.updates;
+        let update = |_| {
+            for _ in 1..CHECK_FALL {
+                self.checked(third(&ids));
+            }
+            let (time, stored) = self.checked(third(&ids));
+            assert!(stored, "a third set aside is a new set");
+            for _ in 0..CHECK_RISE {
+                self.checked(ids.iter().map(|&id| (id, Ok(()))).collect());
+            }
+            time
+        };
+        updates.map(update).collect()
+    }
+
+    fn checked(&mut self, results: Vec<(u64, Result<(), ProbeError>)>) -> (Duration, bool) {
+        self.time(|registry, now| {
+            registry.on_all_checked(now, results);
+        })
+    }
+
+    /// The first reports of all probes; one is of the primary.
+    fn starts_probed(&mut self) -> Vec<Duration> {
+        let (n, updates) = (self.listed.len(), 0..self.updates);
+        let update = |_| {
+            *self = Self::with(probed(), n, self.updates);
+            let report = |(i, id)| {
+                let role = if i == n / 2 {
+                    Role::Primary
+                } else {
+                    Role::Replica
+                };
+                (id, Ok(role.into()))
+            };
+            let reports: Vec<_> = self.ids().into_iter().enumerate().map(report).collect();
+            let (time, stored) = self.time(|registry, now| registry.on_all_observed(now, reports));
+            assert!(stored, "a first primary is a new set");
+            time
+        };
+        updates.map(update).collect()
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        let snapshot = self.snapshot.load();
+        snapshot
+            .set()
+            .iter()
+            .map(|endpoint| endpoint.id())
+            .collect()
+    }
+
     /// An endpoint that was removed 30 s ago is forgotten.
     fn one_lingers_out(&mut self) -> Vec<Duration> {
         let updates = 0..self.updates;
@@ -257,6 +314,13 @@ impl Driver {
         };
         updates.map(update).collect()
     }
+}
+
+/// Without a probe there are no roles.
+fn probed() -> Config {
+    let mut config = Config::default();
+    config.probe_interval = Some(Duration::from_secs(1));
+    config
 }
 
 fn resolution(numbers: &[u32]) -> Resolution {
