@@ -204,7 +204,7 @@ fn results_that_are_ready_together_make_one_set_and_each_is_told() {
         sleep(INTERVAL + SECOND).await;
         let before = web.endpoints().generation();
         open.send_replace(true);
-        until(|| web.status().unhealthy() == ILL.into()).await;
+        until(|| web.status().unhealthy() == usize::from(ILL)).await;
         assert_eq!(web.endpoints().generation(), before + 1);
     });
     for host in 1..=ILL {

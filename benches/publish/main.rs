@@ -1,4 +1,10 @@
-//! What an update of the set costs the driver: CPU microseconds from an answer to the stored snapshot.
+//! What an update of the set costs the driver, from an answer or a report to the stored snapshot.
+//!
+//! ```text
+//! cargo bench --bench publish                        CPU microseconds
+//! cargo bench --bench publish -- --instructions      instructions, counted by valgrind
+//! cargo bench --bench publish -- "one changed"       of this update only
+//! ```
 //!
 //! The registry takes the answer, makes the snapshot if there is a new one, and it is stored where
 //! readers load it, with the status: what the driver does, without its events. Answers come shuffled,
@@ -7,56 +13,82 @@
 //! Prints medians of thread CPU time beside the limits. Times depend on what else the machine does, so
 //! they never fail the run; a store or an allocation of a new snapshot when nothing changed does.
 
-use std::{hint::black_box, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use arc_swap::ArcSwap;
-use headless_lb::{
-    Balancer, Endpoint, Fixed, Observation, ProbeError, Resolution, Role, Status, Term,
-    registry::{Config, Registry, Snapshot},
-};
-use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use rustix::time::{ClockId, clock_gettime};
-use tokio::time::Instant;
+use driver::Driver;
+
+mod callgrind;
+mod driver;
+#[path = "../support/valgrind.rs"]
+mod valgrind;
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 /// Every update of a batch is timed by itself, so a preemption between two of them costs nothing.
 const UPDATES: usize = 200;
-/// The defaults: so many checks must fail in a row to set an endpoint aside, and succeed to bring it back.
-const CHECK_FALL: u32 = 3;
-const CHECK_RISE: u32 = 2;
-/// As often as the driver asks.
-const INTERVAL: Duration = Duration::from_secs(5);
 
-type Update = (&'static str, fn(&mut Driver) -> Vec<Duration>);
+struct Update {
+    title: &'static str,
+    run: fn(&mut Driver) -> Vec<Duration>,
+}
 
-const UPDATES_MEASURED: [Update; 9] = [
-    ("none changed", |driver| driver.answers(|_| 0)),
-    ("one changed", |driver| driver.answers(|_| 1)),
-    ("half changed", |driver| driver.answers(|n| n / 2)),
-    ("all changed, and again", Driver::everything_changes),
-    ("role moved", Driver::role_moves),
-    ("one ejected", Driver::one_is_ejected),
-    ("one lingered out", Driver::one_lingers_out),
-    ("all checked at once", Driver::all_are_checked),
-    ("cold start, all probed", Driver::starts_probed),
+const fn of(title: &'static str, run: fn(&mut Driver) -> Vec<Duration>) -> Update {
+    Update { title, run }
+}
+
+const ALL: [Update; 9] = [
+    of("none changed", |driver| driver.answers(|_| 0)),
+    of("one changed", |driver| driver.answers(|_| 1)),
+    of("half changed", |driver| driver.answers(|n| n / 2)),
+    of("all changed, and again", Driver::everything_changes),
+    of("role moved", Driver::role_moves),
+    of("one ejected", Driver::one_is_ejected),
+    of("one lingered out", Driver::one_lingers_out),
+    of("all checked at once", Driver::all_are_checked),
+    of("cold start, all probed", Driver::starts_probed),
 ];
 
-fn main() -> ExitCode {
-    let measured = std::env::args().any(|argument| argument == "--bench");
-    let (sizes, updates): (&[usize], usize) = if measured {
-        (&SIZES, UPDATES)
-    } else {
-        (&[10], 3)
+/// Those that the command line names, or all.
+fn wanted() -> impl Iterator<Item = &'static Update> {
+    let named = named();
+    let is_wanted = move |update: &&Update| {
+        named.is_empty() || named.iter().any(|start| update.title.starts_with(start))
     };
+    ALL.iter().filter(is_wanted)
+}
+
+fn named() -> Vec<String> {
+    let arguments = std::env::args().skip(1);
+    arguments
+        .filter(|argument| !argument.starts_with('-'))
+        .collect()
+}
+
+fn main() -> ExitCode {
+    let has = |flag| std::env::args().any(|argument| argument == flag);
+    if has(callgrind::COUNTED) {
+        callgrind::run_all();
+        ExitCode::SUCCESS
+    } else if !has("--bench") {
+        report_times(&[10], 3);
+        ExitCode::SUCCESS
+    } else if has("--instructions") {
+        callgrind::report()
+    } else {
+        report_times(&SIZES, UPDATES);
+        ExitCode::SUCCESS
+    }
+}
+
+fn report_times(sizes: &[usize], updates: usize) {
     println!("CPU us per update, median of {updates} (95th percentile)\n");
     print!("{:24}", "endpoints");
     sizes.iter().for_each(|n| print!("{n:>24}"));
     println!();
     let mut over = Vec::new();
-    for (title, update) in UPDATES_MEASURED {
+    for Update { title, run } in wanted() {
         print!("{title:24}");
         for &n in sizes {
-            let mut times = update(&mut Driver::new(n, updates));
+            let mut times = run(&mut Driver::new(n, updates));
             times.sort();
             let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1e6;
             let (median, slow) = (at(0.5), at(0.95));
@@ -74,7 +106,6 @@ fn main() -> ExitCode {
     } else {
         println!("\npublish: over: {}", over.join("; "));
     }
-    ExitCode::SUCCESS
 }
 
 /// The limit on the median, in microseconds.
@@ -84,254 +115,4 @@ fn limit(title: &str, n: usize) -> Option<f64> {
         ("one changed", 1_000) => Some(30.0),
         _ => None,
     }
-}
-
-type NoService = fn(&Arc<Endpoint>);
-
-/// What the driver of a balancer does, without waiting.
-struct Driver {
-    registry: Registry<NoService>,
-    snapshot: ArcSwap<Snapshot<()>>,
-    status: ArcSwap<Status>,
-    now: Instant,
-    /// The addresses of the answer before, as numbers.
-    listed: Vec<u32>,
-    next: u32,
-    rng: SmallRng,
-    updates: usize,
-}
-
-impl Driver {
-    fn new(n: usize, updates: usize) -> Self {
-        Self::with(Config::default(), n, updates)
-    }
-
-    fn with(config: Config, n: usize, updates: usize) -> Self {
-        let now = Instant::now();
-        let no_service: NoService = |_| ();
-        let mut registry = Registry::new("bench", config, no_service, now);
-        let listed: Vec<u32> = (0..n as u32).collect();
-        registry.on_asked(now);
-        registry.on_answer(now, Ok(resolution(&listed)));
-        let first = registry.publish().expect("the first answer is a change");
-        Self {
-            snapshot: ArcSwap::from_pointee(first.into_snapshot()),
-            status: ArcSwap::from_pointee(registry.status().clone()),
-            registry,
-            now,
-            next: n as u32,
-            listed,
-            rng: SmallRng::seed_from_u64(1),
-            updates,
-        }
-    }
-
-    /// Times an event and what the driver does after it. Tells whether there was a new snapshot.
-    fn time(&mut self, event: impl FnOnce(&mut Registry<NoService>, Instant)) -> (Duration, bool) {
-        let start = thread_time();
-        event(&mut self.registry, self.now);
-        let published = self.registry.publish();
-        let stored = published.is_some();
-        if let Some(published) = published {
-            self.snapshot.store(Arc::new(published.into_snapshot()));
-        }
-        self.status.store(Arc::new(self.registry.status().clone()));
-        self.registry.tell_services();
-        (thread_time() - start, stored)
-    }
-
-    /// The next answer, shuffled, with so many addresses replaced; and 5 s later.
-    fn next_answer(&mut self, replaced: usize) -> Resolution {
-        self.now += INTERVAL;
-        self.listed.shuffle(&mut self.rng);
-        for number in &mut self.listed[..replaced] {
-            *number = self.next;
-            self.next += 1;
-        }
-        self.listed.shuffle(&mut self.rng);
-        resolution(&self.listed)
-    }
-
-    fn answer(&mut self, resolution: Resolution) -> (Duration, bool) {
-        self.registry.on_asked(self.now);
-        self.time(|registry, now| registry.on_answer(now, Ok(resolution)))
-    }
-
-    /// Ends what lingered, untimed.
-    fn tick(&mut self) {
-        self.registry.on_tick(self.now);
-        black_box(self.registry.publish());
-        self.registry.tell_services();
-    }
-
-    fn answers(&mut self, replaced: fn(usize) -> usize) -> Vec<Duration> {
-        let replaced = replaced(self.listed.len());
-        let updates = 0..self.updates;
-        let update = |_| {
-            let resolution = self.next_answer(replaced);
-            let (time, stored) = self.answer(resolution);
-            assert_eq!(stored, replaced > 0, "a store exactly if something changed");
-            self.tick();
-            time
-        };
-        updates.map(update).collect()
-    }
-
-    /// That takes two answers: the first adds, the second is believed.
-    fn everything_changes(&mut self) -> Vec<Duration> {
-        let updates = 0..self.updates;
-        let update = |_| {
-            let first = self.next_answer(self.listed.len());
-            let (adds, _) = self.answer(first);
-            let second = self.next_answer(0);
-            let (removes, stored) = self.answer(second);
-            assert!(stored, "the second answer removes");
-            self.now += Config::default().linger;
-            self.tick();
-            adds + removes
-        };
-        updates.map(update).collect()
-    }
-
-    /// Another endpoint claims to be the primary, in the next term.
-    fn role_moves(&mut self) -> Vec<Duration> {
-        *self = Self::with(probed(), self.listed.len(), self.updates);
-        let endpoints = self.ids();
-        for &id in &endpoints {
-            self.registry
-                .on_observed(self.now, id, Ok(Role::Replica.into()));
-        }
-        black_box(self.registry.publish());
-        let updates = 0..self.updates;
-        let update = |i: usize| {
-            let (old, new) = (
-                endpoints[i % endpoints.len()],
-                endpoints[(i + 1) % endpoints.len()],
-            );
-            let claim = Observation::of(Role::Primary).in_term(Term::new(i as u128 + 1));
-            let (time, stored) =
-                self.time(|registry, now| registry.on_observed(now, new, Ok(claim)));
-            assert!(stored, "a new primary is a new set");
-            self.registry
-                .on_observed(self.now, old, Ok(Role::Replica.into()));
-            black_box(self.registry.publish());
-            time
-        };
-        updates.map(update).collect()
-    }
-
-    /// An endpoint refuses a connection; later it takes one.
-    fn one_is_ejected(&mut self) -> Vec<Duration> {
-        // Failures are reported through a handle, of any balancer.
-        let nothing = Balancer::builder(Fixed::new(Vec::<SocketAddr>::new()));
-        let (reporter, _driver) = nothing.build();
-        let endpoints: Vec<_> = self.snapshot.load().set().iter().cloned().collect();
-        let updates = 0..self.updates;
-        let update = |i: usize| {
-            let endpoint = &endpoints[i % endpoints.len()];
-            reporter.unreachable(endpoint);
-            let (time, stored) = self.time(|registry, now| registry.on_alarm(now));
-            assert!(stored, "an ejection is a new set");
-            reporter.reached(endpoint);
-            self.registry.on_alarm(self.now);
-            black_box(self.registry.publish());
-            time
-        };
-        updates.map(update).collect()
-    }
-
-    /// The checks of all end at once, and a third has failed often enough now.
-    fn all_are_checked(&mut self) -> Vec<Duration> {
-        let ids = self.ids();
-        let third = |ids: &[u64]| -> Vec<_> {
-            let result = |(i, &id): (usize, &u64)| match i % 3 {
-                0 => (id, Err(ProbeError::passing("as scripted"))),
-                _ => (id, Ok(())),
-            };
-            ids.iter().enumerate().map(result).collect()
-        };
-        let updates = 0..self.updates;
-        let update = |_| {
-            for _ in 1..CHECK_FALL {
-                self.checked(third(&ids));
-            }
-            let (time, stored) = self.checked(third(&ids));
-            assert!(stored, "a third set aside is a new set");
-            for _ in 0..CHECK_RISE {
-                self.checked(ids.iter().map(|&id| (id, Ok(()))).collect());
-            }
-            time
-        };
-        updates.map(update).collect()
-    }
-
-    fn checked(&mut self, results: Vec<(u64, Result<(), ProbeError>)>) -> (Duration, bool) {
-        self.time(|registry, now| {
-            registry.on_all_checked(now, results);
-        })
-    }
-
-    /// The first reports of all probes; one is of the primary.
-    fn starts_probed(&mut self) -> Vec<Duration> {
-        let (n, updates) = (self.listed.len(), 0..self.updates);
-        let update = |_| {
-            *self = Self::with(probed(), n, self.updates);
-            let report = |(i, id)| {
-                let role = if i == n / 2 {
-                    Role::Primary
-                } else {
-                    Role::Replica
-                };
-                (id, Ok(role.into()))
-            };
-            let reports: Vec<_> = self.ids().into_iter().enumerate().map(report).collect();
-            let (time, stored) = self.time(|registry, now| registry.on_all_observed(now, reports));
-            assert!(stored, "a first primary is a new set");
-            time
-        };
-        updates.map(update).collect()
-    }
-
-    fn ids(&self) -> Vec<u64> {
-        let snapshot = self.snapshot.load();
-        snapshot
-            .set()
-            .iter()
-            .map(|endpoint| endpoint.id())
-            .collect()
-    }
-
-    /// An endpoint that was removed 30 s ago is forgotten.
-    fn one_lingers_out(&mut self) -> Vec<Duration> {
-        let updates = 0..self.updates;
-        let update = |_| {
-            let resolution = self.next_answer(1);
-            self.answer(resolution);
-            self.now += Config::default().linger;
-            let (time, stored) = self.time(|registry, now| registry.on_tick(now));
-            assert!(!stored, "it was not in the set");
-            time
-        };
-        updates.map(update).collect()
-    }
-}
-
-/// Without a probe there are no roles.
-fn probed() -> Config {
-    let mut config = Config::default();
-    config.probe_interval = Some(Duration::from_secs(1));
-    config
-}
-
-fn resolution(numbers: &[u32]) -> Resolution {
-    let address = |number: &u32| {
-        let [_, a, b, c] = number.to_be_bytes();
-        SocketAddr::from(([10, a, b, c], 80))
-    };
-    numbers.iter().map(address).collect()
-}
-
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -199,8 +199,12 @@ impl<N: NewService> Registry<N> {
                     if let Some(name) = address.name() {
                         slot.endpoint.set_name(name);
                     }
-                    // Policies weigh the set anew when it is published.
-                    self.dirty |= slot.endpoint.set_weight(address.weight());
+                    if slot.weight != address.weight() {
+                        slot.weight = address.weight();
+                        slot.endpoint.set_weight(slot.weight);
+                        // Policies weigh the set anew when it is published.
+                        self.dirty = true;
+                    }
                     if slot.presence == Presence::Held {
                         slot.presence = Presence::Live;
                         self.relisted = true;

@@ -20,6 +20,8 @@ pub(super) struct Slot<S> {
     pub(super) rank: u64,
     /// The endpoint's too: a report names it, and is looked for among all of them.
     pub(super) id: u64,
+    /// And its weight: an answer that tells the same does not look at the endpoint.
+    pub(super) weight: Option<u16>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) service: S,
     pub(super) presence: Presence,
@@ -64,6 +66,7 @@ impl<S> Slot<S> {
         Self {
             rank,
             id: endpoint.id(),
+            weight: endpoint.weight(),
             endpoint,
             service,
             presence,
