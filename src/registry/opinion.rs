@@ -1,6 +1,6 @@
 //! What is thought of endpoints, from how requests to them went, and the limits to that.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -75,6 +75,16 @@ impl Census {
         self.crowd.available += usize::from(is_available);
         self.available[standing as usize] += usize::from(is_available);
         self.doubted[standing as usize] += usize::from(is_doubted);
+    }
+
+    /// Those of whom nothing is to be told, by their standing.
+    pub(super) fn count_plain(&mut self, plain: &[usize; Position::COUNT]) {
+        for (count, plain) in iter::zip(&mut self.available, &plain[..Position::Rejected as usize])
+        {
+            *count += plain;
+            self.crowd.total += plain;
+            self.crowd.available += plain;
+        }
     }
 
     /// Whether what is thought of endpoints must not count: too few would be left of all, or no replica.
