@@ -23,6 +23,9 @@ const REMOVAL_ANSWERS: u8 = 1;
 /// than a rollout.
 const LARGE_REMOVAL_ANSWERS: u8 = 2;
 
+/// So many new endpoints are put between the others one by one, most of a rollout's answers: sorting looks at all.
+const FEW: usize = 4;
+
 /// A sum over the addresses, names and weights of an answer: the same for every order.
 ///
 /// Answers come shuffled, and comparing sums is ten times cheaper than sorting. Two different answers
@@ -222,11 +225,7 @@ impl<N: NewService> Registry<N> {
         for slot in &mut self.slots[place..] {
             missing += usize::from(slot.is_missing(whole));
         }
-        if !fresh.is_empty() {
-            self.slots.extend(fresh);
-            // Two sorted runs: a merge.
-            self.slots.sort_by_key(|slot| slot.rank);
-        }
+        self.insert(fresh);
 
         let large = missing * 2 > known_before;
         let needed = if large {
@@ -244,6 +243,20 @@ impl<N: NewService> Registry<N> {
             _ => Difference::Small,
         };
         (difference, missing > 0 && needed > REMOVAL_ANSWERS)
+    }
+
+    /// Puts new slots where their ranks say.
+    fn insert(&mut self, fresh: Vec<Slot<N::Service>>) {
+        if fresh.len() > FEW {
+            self.slots.extend(fresh);
+            // Two sorted runs: a merge.
+            self.slots.sort_by_key(|slot| slot.rank);
+            return;
+        }
+        for slot in fresh {
+            let place = self.slots.partition_point(|known| known.rank < slot.rank);
+            self.slots.insert(place, slot);
+        }
     }
 
     fn new_slot(&mut self, now: Instant, rank: u64, address: &Address) -> Slot<N::Service> {
