@@ -17,6 +17,28 @@ impl<N: NewService> Registry<N> {
     ///
     /// Each endpoint's health comes to the same as with [`on_checked`](Self::on_checked) for each result, in order. What
     /// follows for the set is found once: one look at all endpoints, where that takes one for each change.
+    ///
+    /// ```
+    /// use headless_lb::{ProbeError, Resolution, registry::{Config, Registry}};
+    /// use std::net::SocketAddr;
+    /// use tokio::time::Instant;
+    ///
+    /// let now = Instant::now();
+    /// let mut registry = Registry::new("web.default", Config::default(), |_: &_| (), now);
+    /// registry.on_asked(now);
+    /// let pods = (1..=9).map(|host| SocketAddr::from(([10, 0, 0, host], 80)));
+    /// registry.on_answer(now, Ok(Resolution::new(pods)));
+    /// let all = registry.publish().expect("the set changed").into_snapshot();
+    ///
+    /// // Three pods fail, for the third time in a row.
+    /// let ids: Vec<u64> = all.set().iter().take(3).map(|endpoint| endpoint.id()).collect();
+    /// for is_news in [false, false, true] {
+    ///     let failures = ids.iter().map(|&id| (id, Err(ProbeError::passing("no answer"))));
+    ///     assert_eq!(registry.on_all_checked(now, failures), is_news);
+    /// }
+    /// let one = registry.publish().expect("one set without the three").into_snapshot();
+    /// assert_eq!(one.set().available().len(), 6);
+    /// ```
     pub fn on_all_checked(
         &mut self,
         now: Instant,
