@@ -17,7 +17,6 @@ use tokio::{
 use crate::{
     balancer::{Reported, Serving, Shared, Signals},
     primary::Probes,
-    probe::ProbeError,
     registry::{NewService, Published, Registry},
     resolve::{Resolution, ResolveError, Source},
 };
@@ -168,12 +167,13 @@ impl<N: NewService> Loop<N> {
                         quiet_until = now + QUIET;
                     }
                 }
-                (id, seen) = self.probing.next() => {
-                    self.registry.on_observed(Instant::now(), id, seen);
+                seen = self.probing.next() => {
+                    self.registry.on_all_observed(Instant::now(), seen);
                 }
                 () = self.metering.beat() => {}
-                (id, seen) = self.checking.next() => {
-                    self.on_checked(id, seen.map(drop));
+                seen = self.checking.next() => {
+                    let results = seen.into_iter().map(|(id, seen)| (id, seen.map(drop)));
+                    self.registry.on_all_checked(Instant::now(), results);
                 }
                 Some(reported) = self.hints.recv() => {
                     self.registry.on_hint(Instant::now(), reported.from.map(|stamp| (stamp.endpoint, stamp.epoch)), reported.hint);
@@ -192,14 +192,6 @@ impl<N: NewService> Loop<N> {
         }
         if self.signals.forget_term.swap(false, Relaxed) {
             self.registry.forget_term(now);
-        }
-    }
-
-    fn on_checked(&mut self, id: u64, result: Result<(), ProbeError>) {
-        if self.registry.on_checked(Instant::now(), id, result)
-            && let Some((endpoint, checked)) = self.registry.health_of(id)
-        {
-            events::checked(self.registry.status().service(), endpoint, checked);
         }
     }
 
@@ -232,8 +224,10 @@ impl<N: NewService> Loop<N> {
             self.metering.changed(published);
             let (service, set) = (self.registry.status().service(), published.snapshot().set());
             self.last_resort.observe(Instant::now(), service, set);
-            self.probing.follow(published.snapshot().set());
-            self.checking.follow(published.snapshot().set());
+            if published.has_other_members() {
+                self.probing.follow(set);
+                self.checking.follow(set);
+            }
             self.subsetting.follow(published);
         }
         self.subsetting.look(self.registry.status());

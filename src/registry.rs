@@ -20,7 +20,7 @@
 //! assert!(registry.next_deadline() > Some(now), "ask again later");
 //! ```
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, iter, mem, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
@@ -348,7 +348,7 @@ impl<N: NewService> Registry<N> {
         // Where all replicas refuse, there is nothing to fall back to: they stay.
         let eject_replicas = roles.is_none()
             || slots.iter().any(|slot| {
-                let is_replica = standing(roles, slot.endpoint.id()) == Position::Replica;
+                let is_replica = standing(roles, slot.id) == Position::Replica;
                 is_replica && slot.is_live() && !slot.connectivity.is_ejected()
             });
         let mut census = Census::default();
@@ -357,9 +357,18 @@ impl<N: NewService> Registry<N> {
         let (mut conditions, mut unhealthy) = (Vec::new(), 0);
         let mut starts = Starts::default();
         let mut deadline = self.draining.iter().map(|(end, _)| *end).min();
+        // Of thousands hardly any has more to tell than where its role puts it: those are only counted.
+        let mut plain = [0; Position::COUNT];
         // One pass: a large service's slots do not fit into the cache.
         for slot in slots.iter_mut() {
-            let (mut serves, standing) = (false, standing(roles, slot.endpoint.id()));
+            let (mut serves, standing) = (false, standing(roles, slot.id));
+            let goes_on = window.is_none() || (slot.serves && standing < Position::Ejected);
+            if goes_on && slot.is_live() && slot.is_plain() {
+                plain[standing as usize] += 1;
+                self.dirty |= mem::replace(&mut slot.position, standing) != standing;
+                has_past |= slot.outlier.has_past();
+                continue;
+            }
             let end = match slot.presence {
                 Presence::Live | Presence::Held => {
                     if standing == Position::Primary && !slot.outlier.is_admitted() {
@@ -395,13 +404,17 @@ impl<N: NewService> Registry<N> {
                 }
             };
             end_at(end);
-            // Of thousands hardly any has more to tell.
             if !slot.is_plain() {
                 end_at(slot.connectivity.until());
                 end_at(slot.outlier.until());
                 end_at(step);
                 conditions.extend(Condition::of(slot, standing, window, is_panic));
             }
+        }
+        census.count_plain(&plain);
+        starts.count_plain(&plain);
+        for (size, plain) in iter::zip(&mut sizes, plain) {
+            *size += plain;
         }
         if starts.all_are_new() {
             starts.cancel(slots, now);

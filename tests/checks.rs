@@ -26,9 +26,13 @@ use headless_lb::{
     Balancer, Check, Endpoint, Fixed, Observation, Position, Probe, ProbeError, ProbeFailure, Role,
     Subset, probe_fn,
 };
-use support::script::{Script, hosts, pod, pods};
+use support::{
+    log::captured,
+    script::{Script, hosts, pod, pods},
+};
 use tokio::{
     net::TcpListener,
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
@@ -170,6 +174,46 @@ async fn a_pod_that_falls_ill_is_set_aside_after_three_failures_and_back_after_t
         "{took:?}"
     );
     assert_eq!(web.status().unhealthy(), 0);
+}
+
+#[test]
+fn results_that_are_ready_together_make_one_set_and_each_is_told() {
+    const PODS: u8 = 40;
+    const ILL: u8 = 16;
+    let lines = captured(|| async {
+        // Every pod answers when this opens.
+        let (open, gate) = watch::channel(false);
+        let check = Check::new(probe_fn(move |endpoint: &Endpoint| {
+            let mut gate = gate.clone();
+            let is_ill = (1..=ILL).any(|host| pod(host) == endpoint.addr());
+            async move {
+                gate.wait_for(|is_open| *is_open)
+                    .await
+                    .map_err(ProbeError::passing)?;
+                match is_ill {
+                    true => Err(ProbeError::passing("as scripted")),
+                    false => Ok(Role::Unknown.into()),
+                }
+            }
+        }));
+        let web = Balancer::builder(Fixed::new((1..=PODS).map(pod)))
+            .check(check.timeout(PATIENCE).fall(1))
+            .spawn();
+        web.resolved().await.expect("it says so at once");
+        // By now all are asked.
+        sleep(INTERVAL + SECOND).await;
+        let before = web.endpoints().generation();
+        open.send_replace(true);
+        until(|| web.status().unhealthy() == usize::from(ILL)).await;
+        assert_eq!(web.endpoints().generation(), before + 1);
+    });
+    for host in 1..=ILL {
+        let (addr, what) = (pod(host).to_string(), "fails its health checks");
+        let told = lines
+            .iter()
+            .filter(|line| line.contains(&addr) && line.contains(what));
+        assert_eq!(told.count(), 1, "{addr}: {lines:#?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,8 @@ use std::{
 };
 
 use headless_lb::{
-    Balancer, Endpoint, Hint, Observation, Probe, ProbeError, ProbeFailure, Role, Term,
+    Balancer, Endpoint, Hint, Observation, Position, Probe, ProbeError, ProbeFailure, Role, Term,
+    probe_fn,
 };
 use support::script::{Script, pod, pods};
 use tokio::{sync::Notify, time::sleep};
@@ -135,6 +136,29 @@ async fn a_hint_about_one_node_makes_its_own_probe_look_and_no_other() {
     db.primary().report(Hint::NotReady);
     sleep(10 * MILLISECOND).await;
     assert_eq!(sessions.asked(), [one + 2, others[0] + 1, others[1] + 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_reports_that_are_ready_together_make_one_set() {
+    const NODES: u8 = 40;
+    let roles = probe_fn(|endpoint: &Endpoint| {
+        let role = match endpoint.addr() == pod(1) {
+            true => Role::Primary,
+            false => Role::Replica,
+        };
+        async move { Ok::<Observation, ProbeError>(role.into()) }
+    });
+    let db = Balancer::builder(Script::new(pods(1..=NODES)))
+        .probe(roles)
+        .spawn();
+    let writer = db.primary().wait(SECOND).await;
+    assert_eq!(writer.expect("node 1 says so").addr(), pod(1));
+    sleep(SECOND).await;
+    let set = db.endpoints();
+    let replicas = set.positions().filter(|(at, _)| *at == Position::Replica);
+    assert_eq!(replicas.count(), usize::from(NODES) - 1);
+    // One for the answer of DNS, one for those of the nodes.
+    assert_eq!(set.generation(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ impl<P: Probe> Prober for Checker<P> {
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
         _: Arc<Rhythm>,
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::UnboundedSender<Report>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let mut rng: SmallRng = rand::make_rng();
@@ -42,7 +42,7 @@ impl<P: Probe> Prober for Checker<P> {
             sleep(self.interval().mul_f64(rng.random())).await;
             loop {
                 let seen = self.ask(&endpoint, &mut session).await;
-                if reports.send((endpoint.id(), seen)).await.is_err() {
+                if reports.send((endpoint.id(), seen)).is_err() {
                     return;
                 }
                 let pause = spread(self.interval(), 0.8, 1.2, rng.random());

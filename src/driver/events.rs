@@ -6,8 +6,6 @@ use tokio::time::Instant;
 use tracing::{debug, field::display, info, warn};
 
 use crate::{
-    check::Checked,
-    endpoint::Endpoint,
     primary::Event,
     registry::{HealthEvent, Published, Status},
     resolve::{ResolveError, ResolveErrorKind},
@@ -145,7 +143,7 @@ impl Outage {
     }
 }
 
-/// What became of endpoints for how requests to them went: WARN for who goes, INFO for who comes back.
+/// What became of endpoints for how requests to them or their health checks went: WARN for who goes, INFO for who comes back.
 pub(super) fn health(service: &str, event: &HealthEvent) {
     match event {
         HealthEvent::Ejected {
@@ -168,6 +166,13 @@ pub(super) fn health(service: &str, event: &HealthEvent) {
             info!(service, %endpoint, "endpoint on trial: one request at a time");
         }
         HealthEvent::Returned { endpoint } => info!(service, %endpoint, "endpoint returned"),
+        HealthEvent::FailsChecks { endpoint, error } => {
+            let cause = error.source().map(display);
+            warn!(service, %endpoint, %error, cause, "an endpoint fails its health checks");
+        }
+        HealthEvent::PassesChecks { endpoint } => {
+            info!(service, %endpoint, "an endpoint passes its health checks again");
+        }
         HealthEvent::Panic {
             is_on: true,
             available,
@@ -184,18 +189,6 @@ pub(super) fn health(service: &str, event: &HealthEvent) {
             service,
             available, total, "panic over: ejections count again"
         ),
-    }
-}
-
-/// The health checks of an endpoint changed what is thought of it: WARN for the worse, INFO for the better.
-pub(super) fn checked(service: &str, endpoint: &Endpoint, checked: &Checked) {
-    match checked.unhealthy() {
-        Some(unhealthy) => {
-            let error = &*unhealthy.error;
-            let cause = error.source().map(display);
-            warn!(service, %endpoint, %error, cause, "an endpoint fails its health checks");
-        }
-        None => info!(service, %endpoint, "an endpoint passes its health checks again"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the driver tells the exporter: answers, changes, and how things are.
 
-use std::{collections::HashSet, future::pending, time::Duration};
+use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -8,7 +8,7 @@ use crate::{
     draw::mix,
     endpoint::rank,
     meter::{Meter, States},
-    registry::{EndpointState, HealthEvent, Published, Status},
+    registry::{Condition, EndpointState, HealthEvent, Published, Status},
     resolve::{Resolution, ResolveError, ResolveErrorKind},
     set::{EndpointSet, Position},
 };
@@ -27,6 +27,10 @@ pub(super) struct Metering {
     due: Instant,
     /// Of the newest set: how many endpoints are where. Why they are aside, the status knows.
     states: States,
+    /// What is known of those that are not simply available, as it was counted last.
+    conditions: Arc<[Condition]>,
+    /// How many of them are set aside for what their requests or their checks came to.
+    ejected: usize,
     /// The ids of those that are set aside for their health checks.
     unhealthy: HashSet<u64>,
     /// Of the last accepted primary; 0 before the first.
@@ -41,6 +45,8 @@ impl Metering {
             asked_at: now,
             due: now + BEAT,
             states: States::default(),
+            conditions: Arc::default(),
+            ejected: 0,
             unhealthy: HashSet::new(),
             generation: 0,
         }
@@ -97,6 +103,8 @@ impl Metering {
             HealthEvent::Spared { why, .. } => self.meter.unenforced(why.label()),
             HealthEvent::OnTrial { .. }
             | HealthEvent::Returned { .. }
+            | HealthEvent::FailsChecks { .. }
+            | HealthEvent::PassesChecks { .. }
             | HealthEvent::Panic { .. } => {}
         }
     }
@@ -121,7 +129,11 @@ impl Metering {
             return;
         }
         let known = status.last_good().unwrap_or(self.start);
-        let ejected = self.count_ejected(status);
+        if !Arc::ptr_eq(&self.conditions, status.conditions()) {
+            self.conditions = Arc::clone(status.conditions());
+            self.count_ejected();
+        }
+        let ejected = self.ejected;
         let states = States {
             ejected,
             aside: self.states.aside.saturating_sub(ejected),
@@ -136,9 +148,9 @@ impl Metering {
 
     /// How many are set aside for what their requests or their checks came to. Those that a check takes out of the
     /// picks are counted here, for it may be spared at first.
-    fn count_ejected(&mut self, status: &Status) -> usize {
+    fn count_ejected(&mut self) {
         let (mut ejected, mut unhealthy) = (0, HashSet::new());
-        for condition in status.conditions() {
+        for condition in &*self.conditions {
             match condition.state {
                 EndpointState::Ejected => ejected += 1,
                 EndpointState::Unhealthy => {
@@ -147,19 +159,19 @@ impl Metering {
                 _ => {}
             }
         }
-        let aside = status.conditions().iter().filter(|condition| {
+        let conditions = self.conditions.iter();
+        let aside = conditions.filter(|condition| {
             let state = condition.state;
             matches!(state, EndpointState::Refused | EndpointState::Ejected)
         });
         let aside = aside.map(|condition| condition.endpoint.id());
         let new = unhealthy.difference(&self.unhealthy);
         new.for_each(|_| self.meter.ejected("check"));
-        let count = ejected + unhealthy.len();
+        self.ejected = ejected + unhealthy.len();
         // One that refuses connections for a moment, or was ejected as well, is still out.
         let still = aside.filter(|id| self.unhealthy.contains(id));
         unhealthy.extend(still);
         self.unhealthy = unhealthy;
-        count
     }
 }
 

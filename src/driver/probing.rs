@@ -39,7 +39,7 @@ pub(crate) trait Prober: Send + Sync + 'static {
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
         rhythm: Arc<Rhythm>,
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::UnboundedSender<Report>,
     ) -> BoxFuture<'static, ()>;
 
     /// The time between two questions while all is well.
@@ -61,7 +61,7 @@ impl<P: Probe> Prober for P {
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
         rhythm: Arc<Rhythm>,
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::UnboundedSender<Report>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let mut watch = Watch {
@@ -77,7 +77,7 @@ impl<P: Probe> Prober for P {
                 };
                 // The end of a session proves nothing; whether another can be opened does.
                 let again = answered && error.failure() == ProbeFailure::Closed;
-                if reports.send((endpoint.id(), Err(error))).await.is_err() {
+                if reports.send((endpoint.id(), Err(error))).is_err() {
                     return;
                 }
                 if !again {
@@ -120,7 +120,7 @@ impl<P: Probe> Watch<'_, P> {
     /// Opens a session and asks it again and again, until it fails (`Err`) or nobody listens (`Ok`).
     async fn session(
         &mut self,
-        reports: &mpsc::Sender<Report>,
+        reports: &mpsc::UnboundedSender<Report>,
         answered: &mut bool,
     ) -> Result<(), ProbeError> {
         let Self {
@@ -138,7 +138,7 @@ impl<P: Probe> Watch<'_, P> {
         let opened = timeout(probe.timeout(), opening).await;
         let (mut session, mut seen) = opened.map_err(too_late)??;
         loop {
-            if reports.send((endpoint.id(), Ok(seen))).await.is_err() {
+            if reports.send((endpoint.id(), Ok(seen))).is_err() {
                 return Ok(());
             }
             *answered = true;
@@ -178,14 +178,14 @@ pub(super) struct Probing {
     handles: HashMap<u64, (AbortHandle, Arc<Rhythm>)>,
     /// See [`Rhythm::fast`].
     fast: Duration,
-    sender: mpsc::Sender<Report>,
-    reports: mpsc::Receiver<Report>,
+    sender: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedReceiver<Report>,
 }
 
 impl Probing {
     pub(super) fn new(prober: Option<Arc<dyn Prober>>) -> Self {
-        // A full channel makes probes wait for the registry, which is right.
-        let (sender, reports) = mpsc::channel(64);
+        // It needs no bound: probes run only while their reports are waited for, and rest between two of them.
+        let (sender, reports) = mpsc::unbounded_channel();
         let (running, handles) = (FuturesUnordered::new(), HashMap::new());
         Self {
             prober,
@@ -241,10 +241,14 @@ impl Probing {
         }
     }
 
-    /// The next report. Never completes without a probe.
+    /// The next report, with all that are there by now, in the order in which they came. Never completes without a
+    /// probe.
+    ///
+    /// The first waits for no other: who is not ready now reports in the next turn.
     ///
     /// Cancel safe: the probes go on where they were.
-    pub(super) async fn next(&mut self) -> Report {
+    pub(super) async fn next(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
         loop {
             let ended = async {
                 if self.running.is_empty() {
@@ -255,8 +259,10 @@ impl Probing {
                 }
             };
             tokio::select! {
-                Some(report) = self.reports.recv() => return report,
+                // First the probes go on, so that what they find is among what is there.
+                biased;
                 _ = ended => {}
+                _ = self.reports.recv_many(&mut reports, usize::MAX) => return reports,
             }
         }
     }

@@ -58,10 +58,8 @@ impl Endpoint {
         self.told.name.get_or_init(|| name.into());
     }
 
-    /// Whether the weight is another than before.
-    pub(crate) fn set_weight(&self, weight: Option<u16>) -> bool {
-        let weight = weight.unwrap_or(0);
-        self.told.weight.swap(weight, Relaxed) != weight
+    pub(crate) fn set_weight(&self, weight: Option<u16>) {
+        self.told.weight.store(weight.unwrap_or(0), Relaxed);
     }
 }
 
@@ -94,8 +92,10 @@ mod tests {
     fn a_weight_of_zero_is_none_and_the_newest_counts() {
         let endpoint = endpoint(at("10.0.0.1:80").weighted(0));
         assert_eq!(endpoint.weight(), None);
-        assert!(endpoint.set_weight(Some(7)) && !endpoint.set_weight(Some(7)));
+        endpoint.set_weight(Some(7));
         assert_eq!(endpoint.weight(), Some(7));
+        endpoint.set_weight(None);
+        assert_eq!(endpoint.weight(), None);
     }
 
     #[test]

@@ -359,7 +359,8 @@ mod tests {
         let policy = Weighted::srv();
         policy.prepare(&set);
         assert_eq!(shares(&policy, &set, 4_000), [1_000, 3_000]);
-        assert!(set.iter().all(|endpoint| endpoint.set_weight(Some(50))));
+        set.iter()
+            .for_each(|endpoint| endpoint.set_weight(Some(50)));
         policy.prepare(&set);
         assert_eq!(shares(&policy, &set, 4_000), [2_000, 2_000]);
     }

@@ -23,6 +23,9 @@ const REMOVAL_ANSWERS: u8 = 1;
 /// than a rollout.
 const LARGE_REMOVAL_ANSWERS: u8 = 2;
 
+/// So many new endpoints are put between the others one by one, most of a rollout's answers: sorting looks at all.
+const FEW: usize = 4;
+
 /// A sum over the addresses, names and weights of an answer: the same for every order.
 ///
 /// Answers come shuffled, and comparing sums is ten times cheaper than sorting. Two different answers
@@ -199,8 +202,12 @@ impl<N: NewService> Registry<N> {
                     if let Some(name) = address.name() {
                         slot.endpoint.set_name(name);
                     }
-                    // Policies weigh the set anew when it is published.
-                    self.dirty |= slot.endpoint.set_weight(address.weight());
+                    if slot.weight != address.weight() {
+                        slot.weight = address.weight();
+                        slot.endpoint.set_weight(slot.weight);
+                        // Policies weigh the set anew when it is published.
+                        self.dirty = true;
+                    }
                     if slot.presence == Presence::Held {
                         slot.presence = Presence::Live;
                         self.relisted = true;
@@ -218,11 +225,7 @@ impl<N: NewService> Registry<N> {
         for slot in &mut self.slots[place..] {
             missing += usize::from(slot.is_missing(whole));
         }
-        if !fresh.is_empty() {
-            self.slots.extend(fresh);
-            // Two sorted runs: a merge.
-            self.slots.sort_by_key(|slot| slot.rank);
-        }
+        self.insert(fresh);
 
         let large = missing * 2 > known_before;
         let needed = if large {
@@ -240,6 +243,20 @@ impl<N: NewService> Registry<N> {
             _ => Difference::Small,
         };
         (difference, missing > 0 && needed > REMOVAL_ANSWERS)
+    }
+
+    /// Puts new slots where their ranks say.
+    fn insert(&mut self, fresh: Vec<Slot<N::Service>>) {
+        if fresh.len() > FEW {
+            self.slots.extend(fresh);
+            // Two sorted runs: a merge.
+            self.slots.sort_by_key(|slot| slot.rank);
+            return;
+        }
+        for slot in fresh {
+            let place = self.slots.partition_point(|known| known.rank < slot.rank);
+            self.slots.insert(place, slot);
+        }
     }
 
     fn new_slot(&mut self, now: Instant, rank: u64, address: &Address) -> Slot<N::Service> {
@@ -269,7 +286,7 @@ impl<N: NewService> Registry<N> {
         {
             slot.misses = 0;
             self.relisted = true;
-            if accepted == Some(slot.endpoint.id()) {
+            if accepted == Some(slot.id) {
                 slot.presence = Presence::Held;
                 continue;
             }

@@ -1,18 +1,66 @@
 //! What health checks do to the set: those that fail are set aside, while enough others are well.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{NewService, Registry};
-use crate::{check::Checked, endpoint::Endpoint, probe::ProbeError};
+use super::{HealthEvent, NewService, Registry, slot::Slot};
+use crate::{endpoint::Endpoint, probe::ProbeError};
 
 impl<N: NewService> Registry<N> {
     /// A health check of the endpoint with this id ended. True if it is healthy or unhealthy only now.
     pub fn on_checked(&mut self, now: Instant, id: u64, result: Result<(), ProbeError>) -> bool {
+        self.on_all_checked(now, [(id, result)])
+    }
+
+    /// Several ended, all by now. True if any endpoint is healthy or unhealthy only now.
+    ///
+    /// Each endpoint's health comes to the same as with [`on_checked`](Self::on_checked) for each result, in order. What
+    /// follows for the set is found once: one look at all endpoints, where that takes one for each change.
+    ///
+    /// ```
+    /// use headless_lb::{ProbeError, Resolution, registry::{Config, Registry}};
+    /// use std::net::SocketAddr;
+    /// use tokio::time::Instant;
+    ///
+    /// let now = Instant::now();
+    /// let mut registry = Registry::new("web.default", Config::default(), |_: &_| (), now);
+    /// registry.on_asked(now);
+    /// let pods = (1..=9).map(|host| SocketAddr::from(([10, 0, 0, host], 80)));
+    /// registry.on_answer(now, Ok(Resolution::new(pods)));
+    /// let all = registry.publish().expect("the set changed").into_snapshot();
+    ///
+    /// // Three pods fail, for the third time in a row.
+    /// let ids: Vec<u64> = all.set().iter().take(3).map(|endpoint| endpoint.id()).collect();
+    /// for is_news in [false, false, true] {
+    ///     let failures = ids.iter().map(|&id| (id, Err(ProbeError::passing("no answer"))));
+    ///     assert_eq!(registry.on_all_checked(now, failures), is_news);
+    /// }
+    /// let one = registry.publish().expect("one set without the three").into_snapshot();
+    /// assert_eq!(one.set().available().len(), 6);
+    /// ```
+    pub fn on_all_checked(
+        &mut self,
+        now: Instant,
+        results: impl IntoIterator<Item = (u64, Result<(), ProbeError>)>,
+    ) -> bool {
+        let mut by_id: BTreeMap<u64, Vec<Result<(), ProbeError>>> = BTreeMap::new();
+        for (id, result) in results {
+            by_id.entry(id).or_default().push(result);
+        }
         let (rise, fall) = (self.config.check_rise, self.config.check_fall);
-        let slot = self.slots.iter_mut().find(|slot| slot.endpoint.id() == id);
-        let is_news = slot.is_some_and(|slot| slot.checked.update(now, result, rise, fall));
+        let mut is_news = false;
+        for slot in &mut self.slots {
+            if by_id.is_empty() {
+                break;
+            }
+            for result in by_id.remove(&slot.id).unwrap_or_default() {
+                if slot.checked.update(now, result, rise, fall) {
+                    is_news = true;
+                    self.health_events.push(slot.told_of_checks());
+                }
+            }
+        }
         if is_news {
             self.update(now);
         }
@@ -27,11 +75,19 @@ impl<N: NewService> Registry<N> {
             Some((&*slot.endpoint, unhealthy.since, &*unhealthy.error))
         })
     }
+}
 
-    /// What the checks of this endpoint amount to.
-    pub(crate) fn health_of(&self, id: u64) -> Option<(&Arc<Endpoint>, &Checked)> {
-        let slot = self.slots.iter().find(|slot| slot.endpoint.id() == id)?;
-        Some((&slot.endpoint, &slot.checked))
+impl<S> Slot<S> {
+    /// What its last check changed.
+    fn told_of_checks(&self) -> HealthEvent {
+        let endpoint = Arc::clone(&self.endpoint);
+        match self.checked.unhealthy() {
+            Some(unhealthy) => HealthEvent::FailsChecks {
+                endpoint,
+                error: Arc::clone(&unhealthy.error),
+            },
+            None => HealthEvent::PassesChecks { endpoint },
+        }
     }
 }
 
@@ -108,6 +164,47 @@ mod tests {
         };
         assert_eq!((endpoint.addr(), at), (addr(2), since));
         assert_eq!(error.source().unwrap().to_string(), "still");
+    }
+
+    #[test]
+    fn results_that_come_together_make_one_set_and_each_is_told() {
+        let mut hand = of(10, Config::default());
+        let results = |hand: &ByHand| {
+            let result = |host| match host {
+                1..=4 => (hand.endpoint(host).id(), failure()),
+                _ => (hand.endpoint(host).id(), Ok(())),
+            };
+            (1..=10).map(result).collect::<Vec<_>>()
+        };
+        let generation = hand.set.generation();
+        for is_news in [false, false, true] {
+            let results = results(&hand);
+            assert_eq!(hand.registry.on_all_checked(hand.now, results), is_news);
+            hand.hear();
+        }
+        assert_eq!(ejected(&hand), [1, 2, 3, 4]);
+        assert_eq!(hand.set.generation(), generation + 1);
+        let told = hand.registry.take_health_events().into_iter();
+        let mut told: Vec<_> = told
+            .map(|event| match event {
+                HealthEvent::FailsChecks { endpoint, .. } => endpoint.addr(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [1, 2, 3, 4].map(addr));
+    }
+
+    #[test]
+    fn two_results_of_one_endpoint_count_in_their_order() {
+        let mut hand = of(3, Config::default());
+        let id = hand.endpoint(2).id();
+        let fails = || (id, failure());
+        let row = [fails(), fails(), (id, Ok(())), fails(), fails()];
+        assert!(!hand.registry.on_all_checked(hand.now, row));
+        assert!(hand.registry.on_all_checked(hand.now, [fails()]));
+        hand.hear();
+        assert_eq!(ejected(&hand), [2]);
     }
 
     #[test]

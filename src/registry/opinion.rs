@@ -1,6 +1,6 @@
 //! What is thought of endpoints, from how requests to them went, and the limits to that.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,13 +8,14 @@ use super::{NewService, Registry, roles::Roles, slot::Slot};
 use crate::{
     eject::{Crowd, Finding, Rule, Sweep, Tally, Unenforced, Verdict},
     endpoint::Endpoint,
+    probe::ProbeError,
     set::Position,
 };
 
 #[cfg(test)]
 mod cases;
 
-/// What became of an endpoint for how requests to it went, for logs and counters.
+/// What became of an endpoint for how requests to it or its health checks went, for logs and counters.
 #[derive(Debug)]
 pub(crate) enum HealthEvent {
     /// It is set aside, for so long.
@@ -33,6 +34,13 @@ pub(crate) enum HealthEvent {
     OnTrial { endpoint: Arc<Endpoint> },
     /// A request on trial succeeded.
     Returned { endpoint: Arc<Endpoint> },
+    /// So many health checks failed in a row.
+    FailsChecks {
+        endpoint: Arc<Endpoint>,
+        error: Arc<ProbeError>,
+    },
+    /// So many succeeded again.
+    PassesChecks { endpoint: Arc<Endpoint> },
     /// So few would be left that ejections do not count; or do again.
     Panic {
         is_on: bool,
@@ -72,6 +80,16 @@ impl Census {
         self.doubted[standing as usize] += usize::from(is_doubted);
     }
 
+    /// Those of whom nothing is to be told, by their standing.
+    pub(super) fn count_plain(&mut self, plain: &[usize; Position::COUNT]) {
+        for (count, plain) in iter::zip(&mut self.available, &plain[..Position::Rejected as usize])
+        {
+            *count += plain;
+            self.crowd.total += plain;
+            self.crowd.available += plain;
+        }
+    }
+
     /// Whether what is thought of endpoints must not count: too few would be left of all, or no replica.
     ///
     /// Beside replicas one of unknown role is often one that hangs: its role's last, and no loss.
@@ -106,7 +124,7 @@ impl<N: NewService> Registry<N> {
         }
         let mut census = Census::default();
         for slot in self.slots.iter().filter(|slot| slot.is_live()) {
-            census.count(slot, standing(self.roles.as_ref(), slot.endpoint.id()));
+            census.count(slot, standing(self.roles.as_ref(), slot.id));
         }
         let settings = &self.config.ejection;
         for (rank, rule) in suspects {
@@ -114,7 +132,7 @@ impl<N: NewService> Registry<N> {
                 continue;
             };
             let slot = &mut self.slots[place];
-            let standing = standing(self.roles.as_ref(), slot.endpoint.id());
+            let standing = standing(self.roles.as_ref(), slot.id);
             // The primary is observed; what clients think of it changes nothing.
             if !matches!(standing, Position::Replica | Position::Unknown) {
                 continue;

@@ -67,7 +67,23 @@ impl Roles {
 impl<N: NewService> Registry<N> {
     /// A probe saw something of the endpoint with this id, or failed to.
     pub fn on_observed(&mut self, now: Instant, id: u64, result: Result<Observation, ProbeError>) {
-        self.with_tracker(now, |tracker| tracker.observed(now, id, result));
+        self.on_all_observed(now, [(id, result)]);
+    }
+
+    /// Several did, all by now, in this order.
+    ///
+    /// Who is the primary comes to the same as with [`on_observed`](Self::on_observed) for each. What follows for the set
+    /// is found once: a look at all endpoints, where that takes one for each that says something new.
+    pub fn on_all_observed(
+        &mut self,
+        now: Instant,
+        seen: impl IntoIterator<Item = (u64, Result<Observation, ProbeError>)>,
+    ) {
+        self.with_tracker(now, |tracker| {
+            for (id, result) in seen {
+                tracker.observed(now, id, result);
+            }
+        });
     }
 
     /// An error of the application's own driver hints at something: of this endpoint, on a connection
@@ -125,7 +141,7 @@ impl<N: NewService> Registry<N> {
         }
         let accepted = self.accepted();
         let Some(roles) = &mut self.roles else { return };
-        let is_here = |slot: &Slot<_>| slot.is_live() && Some(slot.endpoint.id()) == accepted;
+        let is_here = |slot: &Slot<_>| slot.is_live() && Some(slot.id) == accepted;
         if accepted.is_some() && !self.slots.iter().any(is_here) {
             // Another pod has its address.
             roles.tracker.depart(now);
@@ -167,7 +183,7 @@ impl<N: NewService> Registry<N> {
         let gone = self
             .slots
             .iter_mut()
-            .filter(|slot| slot.presence == Presence::Held && Some(slot.endpoint.id()) != accepted);
+            .filter(|slot| slot.presence == Presence::Held && Some(slot.id) != accepted);
         for slot in gone {
             slot.presence = Presence::Absent { since: now };
             self.fates.push((Fate::Removed, slot.service.clone()));
@@ -222,6 +238,25 @@ mod tests {
 
     fn primary(set: &EndpointSet) -> Option<u64> {
         Some(set.at(set.primary()?)?.id())
+    }
+
+    #[test]
+    fn reports_that_come_together_make_one_set() {
+        let mut hand = ByHand::new(probed(), true);
+        hand.answer(1..=3);
+        let generation = hand.set.generation();
+        let seen = [
+            (2, Ok(Role::Replica.into())),
+            (1, Ok(primary_in(4))),
+            (3, Ok(primary_in(5))),
+        ];
+        let seen = seen.map(|(host, seen)| (hand.endpoint(host).id(), seen));
+        hand.registry.on_all_observed(hand.now, seen);
+        hand.hear();
+        assert_eq!(hand.set.generation(), generation + 1);
+        let positions = [1, 2, 3].map(|host| hand.position(host));
+        use Position::{Primary, Rejected, Replica};
+        assert_eq!(positions, [Rejected, Replica, Primary].map(Some));
     }
 
     #[test]

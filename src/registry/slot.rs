@@ -18,6 +18,10 @@ const INCOMPLETE_MAX_STALE: Duration = Duration::from_secs(600);
 pub(super) struct Slot<S> {
     /// The endpoint's rank, at hand: an answer is compared with all of them.
     pub(super) rank: u64,
+    /// The endpoint's too: a report names it, and is looked for among all of them.
+    pub(super) id: u64,
+    /// And its weight: an answer that tells the same does not look at the endpoint.
+    pub(super) weight: Option<u16>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) service: S,
     pub(super) presence: Presence,
@@ -61,6 +65,8 @@ impl<S> Slot<S> {
     ) -> Self {
         Self {
             rank,
+            id: endpoint.id(),
+            weight: endpoint.weight(),
             endpoint,
             service,
             presence,

@@ -67,6 +67,11 @@ impl<S> Published<S> {
         &self.added
     }
 
+    /// Whether it is more than another order of the same endpoints.
+    pub(crate) fn has_other_members(&self) -> bool {
+        !self.added.is_empty() || !self.removed.is_empty()
+    }
+
     /// Endpoints that are not in the set any more.
     pub fn removed(&self) -> &[Arc<Endpoint>] {
         &self.removed

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::slot::Slot;
+use crate::set::Position;
 
 /// The least share, however long the window (Envoy's `min_weight_percent`).
 const LEAST: f32 = 0.10;
@@ -71,6 +72,11 @@ impl Starts {
             slot.endpoint.set_ramp(share.unwrap_or(1.0));
         }
         Some(next_step(slot.started?, now, window))
+    }
+
+    /// Those that took requests before and still do, by their standing.
+    pub(super) fn count_plain(&mut self, plain: &[usize; Position::COUNT]) {
+        self.went_on += plain[..Position::Ejected as usize].iter().sum::<usize>();
     }
 
     /// Whether there is nobody who could take the requests meanwhile.

@@ -131,7 +131,7 @@ impl Status {
     }
 
     /// The endpoints that are not simply available, and why.
-    pub(crate) fn conditions(&self) -> &[Condition] {
+    pub(crate) fn conditions(&self) -> &Arc<[Condition]> {
         &self.conditions
     }
 

@@ -1,90 +1,26 @@
-//! What an update of the set costs the driver: CPU microseconds from an answer to the stored snapshot.
-//!
-//! The registry takes the answer, makes the snapshot if there is a new one, and it is stored where
-//! readers load it, with the status: what the driver does, without its events. Answers come shuffled,
-//! as from cluster DNS; they are built outside the timed part, as the resolver hands them over.
-//!
-//! Prints medians of thread CPU time beside the limits. Times depend on what else the machine does, so
-//! they never fail the run; a store or an allocation of a new snapshot when nothing changed does.
+//! What the driver of a balancer does with what it is told, without waiting.
 
-use std::{hint::black_box, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use headless_lb::{
-    Balancer, Endpoint, Fixed, Observation, Resolution, Role, Status, Term,
+    Balancer, Endpoint, Fixed, Observation, ProbeError, Resolution, Role, Status, Term,
     registry::{Config, Registry, Snapshot},
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
-/// Every update of a batch is timed by itself, so a preemption between two of them costs nothing.
-const UPDATES: usize = 200;
+/// The defaults: so many checks must fail in a row to set an endpoint aside, and succeed to bring it back.
+const CHECK_FALL: u32 = 3;
+const CHECK_RISE: u32 = 2;
 /// As often as the driver asks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-type Update = (&'static str, fn(&mut Driver) -> Vec<Duration>);
-
-const UPDATES_MEASURED: [Update; 7] = [
-    ("none changed", |driver| driver.answers(|_| 0)),
-    ("one changed", |driver| driver.answers(|_| 1)),
-    ("half changed", |driver| driver.answers(|n| n / 2)),
-    ("all changed, and again", Driver::everything_changes),
-    ("role moved", Driver::role_moves),
-    ("one ejected", Driver::one_is_ejected),
-    ("one lingered out", Driver::one_lingers_out),
-];
-
-fn main() -> ExitCode {
-    let measured = std::env::args().any(|argument| argument == "--bench");
-    let (sizes, updates): (&[usize], usize) = if measured {
-        (&SIZES, UPDATES)
-    } else {
-        (&[10], 3)
-    };
-    println!("CPU us per update, median of {updates} (95th percentile)\n");
-    print!("{:24}", "endpoints");
-    sizes.iter().for_each(|n| print!("{n:>24}"));
-    println!();
-    let mut over = Vec::new();
-    for (title, update) in UPDATES_MEASURED {
-        print!("{title:24}");
-        for &n in sizes {
-            let mut times = update(&mut Driver::new(n, updates));
-            times.sort();
-            let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1e6;
-            let (median, slow) = (at(0.5), at(0.95));
-            let limit = limit(title, n);
-            let shown = limit.map_or(String::new(), |limit| format!(" <= {limit}"));
-            print!("{:>24}", format!("{median:.2} ({slow:.1}){shown}"));
-            if limit.is_some_and(|limit| median > limit) {
-                over.push(format!("{title}, {n} endpoints"));
-            }
-        }
-        println!();
-    }
-    if over.is_empty() {
-        println!("\npublish: ok, all rows within their limits");
-    } else {
-        println!("\npublish: over: {}", over.join("; "));
-    }
-    ExitCode::SUCCESS
-}
-
-/// The limit on the median, in microseconds.
-fn limit(title: &str, n: usize) -> Option<f64> {
-    match (title, n) {
-        ("none changed", 1_000) => Some(5.0),
-        ("one changed", 1_000) => Some(30.0),
-        _ => None,
-    }
-}
-
 type NoService = fn(&Arc<Endpoint>);
 
-/// What the driver of a balancer does, without waiting.
-struct Driver {
+/// A registry, and what the readers load.
+pub(crate) struct Driver {
     registry: Registry<NoService>,
     snapshot: ArcSwap<Snapshot<()>>,
     status: ArcSwap<Status>,
@@ -97,7 +33,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(n: usize, updates: usize) -> Self {
+    pub(crate) fn new(n: usize, updates: usize) -> Self {
         Self::with(Config::default(), n, updates)
     }
 
@@ -124,6 +60,17 @@ impl Driver {
     /// Times an event and what the driver does after it. Tells whether there was a new snapshot.
     fn time(&mut self, event: impl FnOnce(&mut Registry<NoService>, Instant)) -> (Duration, bool) {
         let start = thread_time();
+        let stored = self.turn(event);
+        (thread_time() - start, stored)
+    }
+
+    /// By this name valgrind knows what to count.
+    #[inline(never)]
+    fn turn(&mut self, event: impl FnOnce(&mut Registry<NoService>, Instant)) -> bool {
+        self.take(event)
+    }
+
+    fn take(&mut self, event: impl FnOnce(&mut Registry<NoService>, Instant)) -> bool {
         event(&mut self.registry, self.now);
         let published = self.registry.publish();
         let stored = published.is_some();
@@ -132,7 +79,7 @@ impl Driver {
         }
         self.status.store(Arc::new(self.registry.status().clone()));
         self.registry.tell_services();
-        (thread_time() - start, stored)
+        stored
     }
 
     /// The next answer, shuffled, with so many addresses replaced; and 5 s later.
@@ -159,7 +106,7 @@ impl Driver {
         self.registry.tell_services();
     }
 
-    fn answers(&mut self, replaced: fn(usize) -> usize) -> Vec<Duration> {
+    pub(crate) fn answers(&mut self, replaced: fn(usize) -> usize) -> Vec<Duration> {
         let replaced = replaced(self.listed.len());
         let updates = 0..self.updates;
         let update = |_| {
@@ -173,7 +120,7 @@ impl Driver {
     }
 
     /// That takes two answers: the first adds, the second is believed.
-    fn everything_changes(&mut self) -> Vec<Duration> {
+    pub(crate) fn everything_changes(&mut self) -> Vec<Duration> {
         let updates = 0..self.updates;
         let update = |_| {
             let first = self.next_answer(self.listed.len());
@@ -189,18 +136,9 @@ impl Driver {
     }
 
     /// Another endpoint claims to be the primary, in the next term.
-    fn role_moves(&mut self) -> Vec<Duration> {
-        // Without a probe there are no roles.
-        let mut config = Config::default();
-        config.probe_interval = Some(Duration::from_secs(1));
-        *self = Self::with(config, self.listed.len(), self.updates);
-        let endpoints: Vec<u64> = self
-            .snapshot
-            .load()
-            .set()
-            .iter()
-            .map(|endpoint| endpoint.id())
-            .collect();
+    pub(crate) fn role_moves(&mut self) -> Vec<Duration> {
+        *self = Self::with(probed(), self.listed.len(), self.updates);
+        let endpoints = self.ids();
         for &id in &endpoints {
             self.registry
                 .on_observed(self.now, id, Ok(Role::Replica.into()));
@@ -225,7 +163,7 @@ impl Driver {
     }
 
     /// An endpoint refuses a connection; later it takes one.
-    fn one_is_ejected(&mut self) -> Vec<Duration> {
+    pub(crate) fn one_is_ejected(&mut self) -> Vec<Duration> {
         // Failures are reported through a handle, of any balancer.
         let nothing = Balancer::builder(Fixed::new(Vec::<SocketAddr>::new()));
         let (reporter, _driver) = nothing.build();
@@ -244,12 +182,73 @@ impl Driver {
         updates.map(update).collect()
     }
 
+    /// The checks of all end at once, and a third has failed often enough now.
+    pub(crate) fn all_are_checked(&mut self) -> Vec<Duration> {
+        let ids = self.ids();
+        let third = |ids: &[u64]| -> Vec<_> {
+            let result = |(i, &id): (usize, &u64)| match i % 3 {
+                0 => (id, Err(ProbeError::passing("as scripted"))),
+                _ => (id, Ok(())),
+            };
+            ids.iter().enumerate().map(result).collect()
+        };
+        let updates = 0..self.updates;
+        let update = |_| {
+            for _ in 1..CHECK_FALL {
+                self.registry.on_all_checked(self.now, third(&ids));
+            }
+            let results = third(&ids);
+            let (time, stored) = self.time(|registry, now| {
+                registry.on_all_checked(now, results);
+            });
+            assert!(stored, "a third set aside is a new set");
+            for _ in 0..CHECK_RISE {
+                let well = ids.iter().map(|&id| (id, Ok(())));
+                self.registry.on_all_checked(self.now, well);
+            }
+            black_box(self.registry.publish());
+            time
+        };
+        updates.map(update).collect()
+    }
+
+    /// The first reports of all probes; one is of the primary.
+    pub(crate) fn starts_probed(&mut self) -> Vec<Duration> {
+        let (n, updates) = (self.listed.len(), 0..self.updates);
+        let update = |_| {
+            *self = Self::with(probed(), n, self.updates);
+            let report = |(i, id)| {
+                let role = if i == n / 2 {
+                    Role::Primary
+                } else {
+                    Role::Replica
+                };
+                (id, Ok(role.into()))
+            };
+            let reports: Vec<_> = self.ids().into_iter().enumerate().map(report).collect();
+            let (time, stored) = self.time(|registry, now| registry.on_all_observed(now, reports));
+            assert!(stored, "a first primary is a new set");
+            time
+        };
+        updates.map(update).collect()
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        let snapshot = self.snapshot.load();
+        snapshot
+            .set()
+            .iter()
+            .map(|endpoint| endpoint.id())
+            .collect()
+    }
+
     /// An endpoint that was removed 30 s ago is forgotten.
-    fn one_lingers_out(&mut self) -> Vec<Duration> {
+    pub(crate) fn one_lingers_out(&mut self) -> Vec<Duration> {
         let updates = 0..self.updates;
         let update = |_| {
             let resolution = self.next_answer(1);
-            self.answer(resolution);
+            self.registry.on_asked(self.now);
+            self.take(|registry, now| registry.on_answer(now, Ok(resolution)));
             self.now += Config::default().linger;
             let (time, stored) = self.time(|registry, now| registry.on_tick(now));
             assert!(!stored, "it was not in the set");
@@ -257,6 +256,13 @@ impl Driver {
         };
         updates.map(update).collect()
     }
+}
+
+/// Without a probe there are no roles.
+fn probed() -> Config {
+    let mut config = Config::default();
+    config.probe_interval = Some(Duration::from_secs(1));
+    config
 }
 
 fn resolution(numbers: &[u32]) -> Resolution {
