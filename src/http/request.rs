@@ -228,6 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn user_information_and_a_port_name_no_host() {
+        for (authority, is_tls, expected) in [
+            ("", false, ""),
+            (":", false, ""),
+            (":80", false, ""),
+            (":443", true, ""),
+            ("me:secret@", false, ""),
+            ("me@:80", false, ""),
+            ("me@:", true, ""),
+            (":8080", false, ":8080"),
+            ("me@shop:80", false, "shop"),
+            ("me:80@shop", false, "shop"),
+            ("[fd00::80]:80", false, "[fd00::80]"),
+        ] {
+            assert_eq!(host(authority, is_tls), expected, "{authority}");
+            let is_named = !expected.is_empty();
+            assert_eq!(has_host(authority, is_tls), is_named, "{authority}");
+        }
+    }
+
+    #[test]
     fn the_scheme_is_that_of_the_connections() {
         let own = http1(Request::get("https://shop:443/items"), true).unwrap();
         assert_eq!(own.headers()[HOST], "shop");
