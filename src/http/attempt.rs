@@ -149,26 +149,32 @@ impl Attempt {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
-        let done = match &mut self.phase {
-            Phase::Connect | Phase::Over { .. } => {
-                let ready = ready!(self.pod.poll_checkout(cx));
-                return Poll::Ready(match ready {
-                    Ok(()) => Ok(Event::Ready),
-                    Err(error) => Err(Failed::to_send(error, false)),
-                });
+        let Phase::Answer(sent) = &mut self.phase else {
+            let ready = ready!(self.pod.poll_checkout(cx));
+            return Poll::Ready(match ready {
+                Ok(()) => Ok(Event::Ready),
+                Err(error) => Err(Failed::to_send(error, false)),
+            });
+        };
+        // Taken apart at once: the whole of it need not be moved.
+        Poll::Ready(match sent.sending.as_mut().poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let sent = self.take_sent();
+                Ok(Event::Answer(self.answered(sent, response)))
             }
-            Phase::Answer(sent) => ready!(sent.sending.as_mut().poll(cx)),
-        };
-        let Phase::Answer(sent) = std::mem::replace(&mut self.phase, Phase::Connect) else {
-            unreachable!("it was this phase that was polled");
-        };
-        Poll::Ready(match done {
-            Ok(response) => Ok(Event::Answer(self.answered(sent, response))),
-            Err(mut error) => {
-                let request = error.take_message();
+            Poll::Ready(Err(mut error)) => {
+                let (sent, request) = (self.take_sent(), error.take_message());
                 self.failed(&sent.connection, error.into_error(), request)
             }
         })
+    }
+
+    fn take_sent(&mut self) -> Sent {
+        match std::mem::replace(&mut self.phase, Phase::Connect) {
+            Phase::Answer(sent) => sent,
+            _ => unreachable!("it was this phase that was polled"),
+        }
     }
 
     /// Sends the request over the connection that is at hand.

@@ -24,7 +24,7 @@ use crate::outcome::Outcome;
 #[derive(Default)]
 #[must_use = "the request stays in flight until the body is read or dropped"]
 pub struct HttpBody {
-    /// None: empty.
+    /// None: empty, or read to its end.
     incoming: Option<Incoming>,
     /// Until the body ends: its connection, if that can serve another request.
     lease: Option<Connection>,
@@ -69,6 +69,8 @@ impl HttpBody {
     }
 
     fn end(&mut self) {
+        // Nothing more comes: who asks again is told so here, and hyper is not asked.
+        self.incoming = None;
         if let Some(mut answering) = self.answering.take() {
             answering.end();
         }

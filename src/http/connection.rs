@@ -18,7 +18,7 @@ use super::{
     HttpError,
     outgoing::Outgoing,
     pool::Pool,
-    request::to_http1,
+    request::{LastHost, to_http1},
     socket::{Close, Refusal},
 };
 #[cfg(feature = "http2")]
@@ -48,6 +48,7 @@ pub(super) struct Exclusive {
     refusal: Option<Refusal>,
     /// Its socket's.
     close: Arc<Close>,
+    host: LastHost,
 }
 
 impl Connection {
@@ -65,12 +66,12 @@ impl Connection {
 
     /// Puts the request into the form that the connection speaks.
     pub(super) fn adapt(
-        &self,
+        &mut self,
         request: &mut Request<Outgoing>,
         is_tls: bool,
     ) -> Result<(), HttpError> {
         match self {
-            Self::Exclusive(_) => to_http1(request, is_tls),
+            Self::Exclusive(connection) => to_http1(request, is_tls, &mut connection.host),
             #[cfg(feature = "http2")]
             Self::Stream(_) => to_http2(request, is_tls),
         }
@@ -192,6 +193,7 @@ impl Exclusive {
             expires,
             refusal,
             close,
+            host: LastHost::default(),
         }
     }
 

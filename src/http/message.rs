@@ -108,7 +108,7 @@ impl Message {
         self.body = if self.may_repeat || form.keeps {
             State::Kept(body.map(Tape::of))
         } else {
-            State::Once(body.map_or(Outgoing::Empty, Outgoing::Once))
+            State::Once(body.map_or(Outgoing::EMPTY, Outgoing::once))
         };
         Ok(())
     }
@@ -117,8 +117,8 @@ impl Message {
     pub(super) fn take(&mut self) -> Option<Request<Outgoing>> {
         if let State::Kept(tape) = &self.body {
             let body = match tape {
-                None => Outgoing::Empty,
-                Some(tape) => Outgoing::Taped(tape.read()?),
+                None => Outgoing::EMPTY,
+                Some(tape) => Outgoing::taped(tape.read()?),
             };
             return Some(Request::from_parts(self.head.clone(), body));
         }

@@ -17,21 +17,43 @@ pub(super) fn check(head: &Parts, is_tls: bool) -> Result<(), HttpError> {
     let is_named = head
         .uri
         .authority()
-        .is_some_and(|name| !host(name.as_str(), is_tls).is_empty());
+        .is_some_and(|name| has_host(name.as_str(), is_tls));
     if !is_named && !head.headers.contains_key(HOST) {
         return Err(HttpError::MissingHost);
     }
     Ok(())
 }
 
+/// The `Host` header that a connection sent last: nearly always that of its next request, too.
+#[derive(Default)]
+pub(super) struct LastHost(Option<HeaderValue>);
+
+impl LastHost {
+    /// That of a request for this authority.
+    fn or_new(&mut self, authority: &str, is_tls: bool) -> Result<HeaderValue, HttpError> {
+        // As written. With user information it is another one, and made anew.
+        let name = without_implied_port(authority, is_tls);
+        if let Some(last) = self.0.as_ref().filter(|last| *last == name) {
+            return Ok(last.clone());
+        }
+        let new = HeaderValue::from_str(host(authority, is_tls));
+        let new = new.map_err(|_| HttpError::MissingHost)?;
+        self.0 = Some(new.clone());
+        Ok(new)
+    }
+}
+
 /// Takes the authority of the URI into the `Host` header, unless there is one, and leaves path and
 /// query (RFC 9112, 3.2.1). `CONNECT` keeps its URI. A request that came in by another version goes
 /// out as HTTP/1.1, except HTTP/1.0, which promises less.
-pub(super) fn to_http1<B>(request: &mut Request<B>, is_tls: bool) -> Result<(), HttpError> {
+pub(super) fn to_http1<B>(
+    request: &mut Request<B>,
+    is_tls: bool,
+    last: &mut LastHost,
+) -> Result<(), HttpError> {
     if !request.headers().contains_key(HOST) {
         let name = request.uri().authority().ok_or(HttpError::MissingHost)?;
-        let host = HeaderValue::from_str(host(name.as_str(), is_tls));
-        let host = host.map_err(|_| HttpError::MissingHost)?;
+        let host = last.or_new(name.as_str(), is_tls)?;
         request.headers_mut().insert(HOST, host);
     }
     if request.version() != Version::HTTP_10 {
@@ -79,13 +101,25 @@ fn scheme(is_tls: bool) -> Scheme {
 /// Host and port as written, without user information (RFC 9110, 7.2) and without the port that
 /// the scheme implies.
 fn host(authority: &str, is_tls: bool) -> &str {
+    let authority = without_implied_port(authority, is_tls);
     // Short: a loop is quicker than a search that prepares for long ones.
     let user = authority.bytes().rposition(|byte| byte == b'@');
-    let host = user.map_or(authority, |at| &authority[at + 1..]);
+    user.map_or(authority, |at| &authority[at + 1..])
+}
+
+/// Whether that leaves anything. Every request is asked, so nothing is searched for.
+fn has_host(authority: &str, is_tls: bool) -> bool {
+    !matches!(
+        without_implied_port(authority, is_tls).as_bytes().last(),
+        None | Some(b'@')
+    )
+}
+
+fn without_implied_port(authority: &str, is_tls: bool) -> &str {
     let implied = if is_tls { ":443" } else { ":80" };
-    let host = host.strip_suffix(implied).unwrap_or(host);
+    let rest = authority.strip_suffix(implied).unwrap_or(authority);
     // A port may be empty (RFC 3986, 3.2.3).
-    host.strip_suffix(":").unwrap_or(host)
+    rest.strip_suffix(":").unwrap_or(rest)
 }
 
 #[cfg(test)]
@@ -96,9 +130,10 @@ mod tests {
         let (head, body) = request.body(()).unwrap().into_parts();
         check(&head, is_tls)?;
         let mut request = Request::from_parts(head, body);
-        to_http1(&mut request, is_tls)?;
+        let mut last = LastHost::default();
+        to_http1(&mut request, is_tls, &mut last)?;
         let once = format!("{request:?}");
-        to_http1(&mut request, is_tls)?;
+        to_http1(&mut request, is_tls, &mut last)?;
         assert_eq!(
             format!("{request:?}"),
             once,
@@ -132,6 +167,27 @@ mod tests {
         assert_eq!(of("http://[fd00::1]:8080/"), pair("/", "[fd00::1]:8080"));
         assert_eq!(of("http://[fd00::80]/"), pair("/", "[fd00::80]"));
         assert_eq!(of("http://shop:/"), pair("/", "shop"));
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_request_and_not_of_the_one_before() {
+        let mut last = LastHost::default();
+        let mut host = |uri: &str| {
+            let mut request = Request::get(uri).body(()).unwrap();
+            to_http1(&mut request, false, &mut last).unwrap();
+            request.headers()[HOST].to_str().unwrap().to_owned()
+        };
+        for (uri, expected) in [
+            ("http://shop/", "shop"),
+            ("http://shop:80/", "shop"),
+            ("http://shop:8080/", "shop:8080"),
+            ("http://shop/", "shop"),
+            ("http://me:secret@shop/", "shop"),
+            ("http://shop.example/", "shop.example"),
+            ("http://SHOP.example/", "SHOP.example"),
+        ] {
+            assert_eq!(host(uri), expected, "{uri}");
+        }
     }
 
     #[test]
@@ -172,6 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn user_information_and_a_port_name_no_host() {
+        for (authority, is_tls, expected) in [
+            ("", false, ""),
+            (":", false, ""),
+            (":80", false, ""),
+            (":443", true, ""),
+            ("me:secret@", false, ""),
+            ("me@:80", false, ""),
+            ("me@:", true, ""),
+            (":8080", false, ":8080"),
+            ("me@shop:80", false, "shop"),
+            ("me:80@shop", false, "shop"),
+            ("[fd00::80]:80", false, "[fd00::80]"),
+        ] {
+            assert_eq!(host(authority, is_tls), expected, "{authority}");
+            let is_named = !expected.is_empty();
+            assert_eq!(has_host(authority, is_tls), is_named, "{authority}");
+        }
+    }
+
+    #[test]
     fn the_scheme_is_that_of_the_connections() {
         let own = http1(Request::get("https://shop:443/items"), true).unwrap();
         assert_eq!(own.headers()[HOST], "shop");
@@ -207,10 +284,11 @@ mod tests {
     #[test]
     fn a_request_changes_from_one_form_to_the_other_and_back() {
         let mut request = Request::get("http://shop/items").body(()).unwrap();
-        to_http1(&mut request, false).unwrap();
+        let mut last = LastHost::default();
+        to_http1(&mut request, false, &mut last).unwrap();
         to_http2(&mut request, false).unwrap();
         assert_eq!(request.uri(), "http://shop/items");
-        to_http1(&mut request, false).unwrap();
+        to_http1(&mut request, false, &mut last).unwrap();
         assert_eq!(
             (request.uri().path(), &request.headers()[HOST]),
             ("/items", &HeaderValue::from_static("shop"))

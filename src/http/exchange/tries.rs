@@ -72,7 +72,8 @@ impl Tries {
         Self {
             balancer,
             message,
-            under_way: [const { None }; MAX_SENT],
+            // Not repeated: each would be copied, room for a try included.
+            under_way: [None, None, None],
             picks: 0,
             sent: 0,
             tried: Tried::default(),
