@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -97,22 +97,6 @@ pub(crate) fn below(bits: u32, n: usize) -> usize {
     ((u64::from(bits) * n as u64) >> 32) as usize
 }
 
-/// Which of a fixed number of lanes this thread uses. Threads get consecutive lanes, so up to `lanes` threads never share one.
-#[inline]
-pub(crate) fn thread_lane(lanes: usize) -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    thread_local! {
-        /// 0: not assigned yet. A constant initializer keeps the access a plain load.
-        static LANE: Cell<usize> = const { Cell::new(0) };
-    }
-    LANE.with(|lane| {
-        if lane.get() == 0 {
-            lane.set(NEXT.fetch_add(1, Relaxed));
-        }
-        lane.get() % lanes
-    })
-}
-
 /// A random number in `0.0..1.0`, for jitter.
 #[cfg(feature = "http")]
 pub(crate) fn thread_unit() -> f64 {
@@ -164,13 +148,5 @@ mod tests {
         assert_eq!(below(0, 7), 0);
         assert_eq!(below(u32::MAX, 7), 6);
         assert_eq!(below(u32::MAX, 1), 0);
-    }
-
-    #[test]
-    fn a_thread_keeps_its_lane() {
-        assert_eq!(thread_lane(16), thread_lane(16));
-        let mine = thread_lane(1 << 20);
-        let other = std::thread::spawn(|| thread_lane(1 << 20)).join().unwrap();
-        assert_ne!(mine, other);
     }
 }
