@@ -84,12 +84,28 @@ impl Maglev {
         key: u64,
     ) -> Option<Choice<'a>> {
         let full = self.bound.of(candidates);
+        let fits = |choice: &Choice<'_>| full.is_none_or(|full| choice.endpoint().pending() < full);
+        let home = candidates.choose_at(table.home(key)?);
+        if let Some(home) = home.filter(fits) {
+            return Some(home);
+        }
+        Self::look_around(table, candidates, key, fits)
+    }
+
+    /// The same, where the key's own slot will not do.
+    #[cold]
+    fn look_around<'a>(
+        table: &Table,
+        candidates: Candidates<'a>,
+        key: u64,
+        fits: impl Fn(&Choice<'_>) -> bool,
+    ) -> Option<Choice<'a>> {
         let mut first = None;
         for place in table.places(key) {
             let Some(choice) = candidates.choose_at(place) else {
                 continue;
             };
-            if full.is_none_or(|full| choice.endpoint().pending() < full) {
+            if fits(&choice) {
                 return Some(choice);
             }
             first = first.or(Some(choice));
@@ -155,12 +171,23 @@ impl Table {
         }
     }
 
-    /// The places of the endpoints in the key's slot and those that follow.
+    /// The key's slot.
     #[inline]
-    fn places(&self, key: u64) -> impl Iterator<Item = usize> {
-        let size = self.slots.len();
+    fn slot(&self, key: u64) -> usize {
         // Multiply and shift: the key's upper bits are as good as the rest, and a division costs as much as the pick.
-        let first = ((u128::from(key) * size as u128) >> 64) as usize;
+        ((u128::from(key) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// The place of the endpoint in the key's slot.
+    #[inline]
+    fn home(&self, key: u64) -> Option<usize> {
+        let member = *self.slots.get(self.slot(key))?;
+        Some(self.places[usize::from(member)] as usize)
+    }
+
+    /// The places of the endpoints in the key's slot and those that follow.
+    fn places(&self, key: u64) -> impl Iterator<Item = usize> {
+        let first = self.slot(key);
         let slots = self.slots[first..].iter().chain(&self.slots[..first]);
         let reach = self.members.len() * REACH;
         slots
