@@ -148,27 +148,26 @@ impl<'a> Candidates<'a> {
         if self.is_empty() {
             return None;
         }
-        let choice = policy.pick(self)?;
+        // Before the policy is asked: a view that is needed afterwards is copied for the call.
         if self.is_careful() {
-            return Some(self.with_care(policy, choice));
+            return self.pick_with_care(policy);
         }
-        Some(choice)
+        policy.pick(self)
     }
 
     #[cold]
-    fn with_care(self, policy: &(impl Policy + ?Sized), first: Choice<'a>) -> Choice<'a> {
-        let is_sticky = policy.is_sticky();
+    fn pick_with_care(self, policy: &(impl Policy + ?Sized)) -> Option<Choice<'a>> {
+        let (first, is_sticky) = (policy.pick(self)?, policy.is_sticky());
         if first.endpoint().admits(is_sticky) {
-            return first;
+            return Some(first);
         }
         let pick = |rest: Candidates<'_>| Some(policy.pick(rest)?.index());
         // Two looks are enough, as in Envoy: where most are new, somebody has to serve.
         let second = self.without(first.index(), pick);
         // Care is no reason to read from the primary, or to pick one that is set aside.
         let position = |choice: &Choice<'_>| self.set().position(choice.index());
-        second
-            .filter(|second| position(second) == position(&first))
-            .unwrap_or(first)
+        let second = second.filter(|second| position(second) == position(&first));
+        Some(second.unwrap_or(first))
     }
 }
 
