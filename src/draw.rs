@@ -64,6 +64,17 @@ impl Draw {
         }
     }
 
+    /// 64 random bits, if they come from the thread's generator and it has its seed: without a call, for which a pick would save
+    /// registers. Else nothing is drawn.
+    #[inline]
+    pub(crate) fn ready_bits(&self) -> Option<u64> {
+        if self.seeded.is_some() {
+            return None;
+        }
+        let word = STATE.get();
+        (word != 0).then(|| step(word))
+    }
+
     /// 64 random bits.
     #[inline]
     pub(crate) fn bits(&self) -> u64 {
@@ -104,24 +115,28 @@ pub(crate) fn thread_unit() -> f64 {
     (thread_bits() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+thread_local! {
+    /// The state of the thread's generator. 0: not seeded yet. One word needs no destructor and no lazy flag.
+    static STATE: Cell<u64> = const { Cell::new(0) };
+}
+
+#[inline]
+fn thread_bits() -> u64 {
+    let mut word = STATE.get();
+    if word == 0 {
+        word = fresh_seed();
+    }
+    step(word)
+}
+
 /// The generator wyrand (Wang Yi): a Weyl sequence, mixed by one long multiplication. Half the
 /// instructions of [`mix`], and passes the same test batteries (BigCrush, PractRand).
 #[inline]
-fn thread_bits() -> u64 {
-    thread_local! {
-        /// 0: not seeded yet. One word of state needs no destructor and no lazy flag.
-        static STATE: Cell<u64> = const { Cell::new(0) };
-    }
-    STATE.with(|state| {
-        let mut word = state.get();
-        if word == 0 {
-            word = fresh_seed();
-        }
-        word = word.wrapping_add(WYRAND_STEP);
-        state.set(word);
-        let product = u128::from(word) * u128::from(word ^ WYRAND_MASK);
-        (product >> 64) as u64 ^ product as u64
-    })
+fn step(word: u64) -> u64 {
+    let word = word.wrapping_add(WYRAND_STEP);
+    STATE.set(word);
+    let product = u128::from(word) * u128::from(word ^ WYRAND_MASK);
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
