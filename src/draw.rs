@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -64,6 +64,17 @@ impl Draw {
         }
     }
 
+    /// 64 random bits, if they come from the thread's generator and it has its seed: without a call, for which a pick would save
+    /// registers. Else nothing is drawn.
+    #[inline]
+    pub(crate) fn ready_bits(&self) -> Option<u64> {
+        if self.seeded.is_some() {
+            return None;
+        }
+        let word = STATE.get();
+        (word != 0).then(|| step(word))
+    }
+
     /// 64 random bits.
     #[inline]
     pub(crate) fn bits(&self) -> u64 {
@@ -97,22 +108,6 @@ pub(crate) fn below(bits: u32, n: usize) -> usize {
     ((u64::from(bits) * n as u64) >> 32) as usize
 }
 
-/// Which of a fixed number of lanes this thread uses. Threads get consecutive lanes, so up to `lanes` threads never share one.
-#[inline]
-pub(crate) fn thread_lane(lanes: usize) -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    thread_local! {
-        /// 0: not assigned yet. A constant initializer keeps the access a plain load.
-        static LANE: Cell<usize> = const { Cell::new(0) };
-    }
-    LANE.with(|lane| {
-        if lane.get() == 0 {
-            lane.set(NEXT.fetch_add(1, Relaxed));
-        }
-        lane.get() % lanes
-    })
-}
-
 /// A random number in `0.0..1.0`, for jitter.
 #[cfg(feature = "http")]
 pub(crate) fn thread_unit() -> f64 {
@@ -120,24 +115,28 @@ pub(crate) fn thread_unit() -> f64 {
     (thread_bits() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+thread_local! {
+    /// The state of the thread's generator. 0: not seeded yet. One word needs no destructor and no lazy flag.
+    static STATE: Cell<u64> = const { Cell::new(0) };
+}
+
+#[inline]
+fn thread_bits() -> u64 {
+    let mut word = STATE.get();
+    if word == 0 {
+        word = fresh_seed();
+    }
+    step(word)
+}
+
 /// The generator wyrand (Wang Yi): a Weyl sequence, mixed by one long multiplication. Half the
 /// instructions of [`mix`], and passes the same test batteries (BigCrush, PractRand).
 #[inline]
-fn thread_bits() -> u64 {
-    thread_local! {
-        /// 0: not seeded yet. One word of state needs no destructor and no lazy flag.
-        static STATE: Cell<u64> = const { Cell::new(0) };
-    }
-    STATE.with(|state| {
-        let mut word = state.get();
-        if word == 0 {
-            word = fresh_seed();
-        }
-        word = word.wrapping_add(WYRAND_STEP);
-        state.set(word);
-        let product = u128::from(word) * u128::from(word ^ WYRAND_MASK);
-        (product >> 64) as u64 ^ product as u64
-    })
+fn step(word: u64) -> u64 {
+    let word = word.wrapping_add(WYRAND_STEP);
+    STATE.set(word);
+    let product = u128::from(word) * u128::from(word ^ WYRAND_MASK);
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
@@ -164,13 +163,5 @@ mod tests {
         assert_eq!(below(0, 7), 0);
         assert_eq!(below(u32::MAX, 7), 6);
         assert_eq!(below(u32::MAX, 1), 0);
-    }
-
-    #[test]
-    fn a_thread_keeps_its_lane() {
-        assert_eq!(thread_lane(16), thread_lane(16));
-        let mine = thread_lane(1 << 20);
-        let other = std::thread::spawn(|| thread_lane(1 << 20)).join().unwrap();
-        assert_ne!(mine, other);
     }
 }

@@ -177,7 +177,9 @@ impl Endpoint {
     /// What a request would cost here: the latency to expect, `floor` at least, times the requests that would then be in flight.
     #[inline]
     pub(crate) fn cost(&self, mean: f32, floor: f32, stamp: u32) -> f32 {
-        let expected = self.load.expected_beside(mean, stamp).max(floor);
+        let expected = self.load.expected_beside(mean, stamp);
+        // One instruction, where `max` has to tell apart which of them is no number: the floor is one.
+        let expected = if expected > floor { expected } else { floor };
         expected * (self.pending() + 1) as f32
     }
 

@@ -102,6 +102,7 @@ mod age;
 mod backoff;
 mod budget;
 mod draw;
+mod lanes;
 mod outcome;
 
 mod eject;

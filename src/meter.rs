@@ -64,17 +64,17 @@
 //! A driver that ends before the last handle leaves the gauges as they are, and `stale` at 1: nothing moves any
 //! more, also not the age. With the last handle they all become 0.
 //!
-//! A pick costs one atomic addition more, to a cache line that few threads share: no lock, no allocation.
+//! A pick costs one addition more, to a cache line that one thread has, or from the 17th on few share: no lock, no allocation.
 //! Without the feature it costs nothing.
 
 #[cfg(all(feature = "metrics", feature = "http"))]
 mod ending;
-#[cfg(feature = "metrics")]
-mod lanes;
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(feature = "metrics")]
 mod on;
+#[cfg(feature = "metrics")]
+mod picks;
 #[cfg(feature = "metrics")]
 mod table;
 

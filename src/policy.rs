@@ -152,18 +152,18 @@ impl<'a> Candidates<'a> {
         if self.is_empty() {
             return None;
         }
-        let choice = policy.pick(self)?;
+        // Before the policy is asked: a view that is needed afterwards is copied for the call.
         if self.is_careful() {
-            return Some(self.with_care(policy, choice));
+            return self.pick_with_care(policy);
         }
-        Some(choice)
+        policy.pick(self)
     }
 
     #[cold]
-    fn with_care(self, policy: &(impl Policy + ?Sized), first: Choice<'a>) -> Choice<'a> {
-        let is_sticky = policy.is_sticky();
+    fn pick_with_care(self, policy: &(impl Policy + ?Sized)) -> Option<Choice<'a>> {
+        let (first, is_sticky) = (policy.pick(self)?, policy.is_sticky());
         if first.endpoint().admits(is_sticky) {
-            return first;
+            return Some(first);
         }
         let pick = |rest: Candidates<'_>| Some(policy.pick(rest)?.index());
         // Two looks are enough, as in Envoy: where most are new, somebody has to serve. Care is no reason to read from
@@ -171,7 +171,7 @@ impl<'a> Candidates<'a> {
         // And not one of those on trial that have their request, where any other is left.
         let is_free = |rest: Candidates<'_>| Some(rest.fitting(Endpoint::is_free, pick)?.index());
         let others = self.beside(first.index());
-        others.without(first.index(), is_free).unwrap_or(first)
+        Some(others.without(first.index(), is_free).unwrap_or(first))
     }
 }
 

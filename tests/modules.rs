@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 /// A module may use what stands before it.
-const ORDER: [&str; 26] = [
-    "age", "backoff", "budget", "draw", "key", "meter", "outcome", "eject", "endpoint", "hint",
-    "tls", "resolve", "subset", "probe", "check", "set", "policy", "primary", "registry",
+const ORDER: [&str; 27] = [
+    "age", "backoff", "budget", "draw", "lanes", "key", "meter", "outcome", "eject", "endpoint",
+    "hint", "tls", "resolve", "subset", "probe", "check", "set", "policy", "primary", "registry",
     "balancer", "driver", "builder", "service", "http", "clients", "pools",
 ];
 

@@ -84,8 +84,7 @@ pub(crate) fn visit_each(sizes: &[usize], visitor: &mut impl Visitor) {
     for policy in ALL.into_iter().filter(is_wanted) {
         for &n in sizes {
             let row = |part| Row { policy, part, n };
-            visitor.visit(row(Part::Given), &given(policy, n));
-            visitor.visit(row(Part::Choice), &choice(policy, n));
+            visit_alone(policy, n, visitor);
             // The driver takes observations one by one: with 10,000 pods, that is minutes.
             if !policy.has_roles() || n <= 1_000 {
                 visitor.visit(row(Part::Pick), &pick(policy, n, |_: &Arc<Endpoint>| ()));
@@ -105,55 +104,59 @@ pub(crate) fn visit_each(sizes: &[usize], visitor: &mut impl Visitor) {
     }
 }
 
+/// The policy alone, and the choice alone, each time with what the policy looks at beside the endpoints. A closure for each
+/// wish: to tell them apart at each pick would be counted as part of it.
+fn visit_alone(policy: Policies, n: usize, visitor: &mut impl Visitor) {
+    match policy {
+        Policies::Adaptive | Policies::PeakEwma => {
+            visit_given(policy, n, at_tick, visitor);
+        }
+        _ if policy.has_key() => {
+            visit_given(policy, n, |all, _| all.for_key(tick()), visitor);
+        }
+        _ => visit_given(policy, n, |all, _| all, visitor),
+    }
+}
+
+/// 10,000 picks a second, by a clock that costs next to nothing. Not a call of its own: it would cost as much as a pick.
+#[inline(always)]
+fn at_tick(all: Candidates<'_>, start: Instant) -> Candidates<'_> {
+    all.at(start + Duration::from_micros(100) * tick())
+}
+
+fn visit_given<W>(policy: Policies, n: usize, wish: W, visitor: &mut impl Visitor)
+where
+    W: for<'a> Fn(Candidates<'a>, Instant) -> Candidates<'a> + Copy + Sync,
+{
+    let row = |part| Row { policy, part, n };
+    visitor.visit(row(Part::Given), &given(policy, n, wish));
+    visitor.visit(row(Part::Choice), &choice(policy, n, wish));
+}
+
 /// The policy alone: no load of a snapshot, no clock.
-fn given(policy: Policies, n: usize) -> impl Fn() + Sync {
-    let wants = Wants::of(policy);
+fn given<W>(policy: Policies, n: usize, wish: W) -> impl Fn() + Sync
+where
+    W: for<'a> Fn(Candidates<'a>, Instant) -> Candidates<'a> + Sync,
+{
     let (set, policy) = (Arc::clone(snapshot(n, policy).set()), policy.boxed());
     let start = measured(&set, &*policy);
     move || {
-        let choice = policy.pick(wants.given(set.available(), start));
+        let choice = policy.pick(wish(set.available(), start));
         black_box(choice.map(|choice| choice.endpoint()));
     }
 }
 
 /// The choice alone: over the snapshots that a balancer loads, made by the registry that makes them.
-fn choice(policy: Policies, n: usize) -> impl Fn() + Sync {
-    let wants = Wants::of(policy);
+fn choice<W>(policy: Policies, n: usize, wish: W) -> impl Fn() + Sync
+where
+    W: for<'a> Fn(Candidates<'a>, Instant) -> Candidates<'a> + Sync,
+{
     let (snapshot, policy) = (ArcSwap::from_pointee(snapshot(n, policy)), policy.boxed());
     let start = measured(snapshot.load().set(), &*policy);
     move || {
         let snapshot = snapshot.load();
-        let choice = policy.pick(wants.given(snapshot.set().available(), start));
+        let choice = policy.pick(wish(snapshot.set().available(), start));
         black_box(choice.map(|choice| choice.endpoint()));
-    }
-}
-
-/// What a policy looks at beside the endpoints.
-#[derive(Clone, Copy)]
-enum Wants {
-    Nothing,
-    Time,
-    Key,
-}
-
-impl Wants {
-    fn of(policy: Policies) -> Self {
-        match policy {
-            Policies::Adaptive | Policies::PeakEwma => Self::Time,
-            _ if policy.has_key() => Self::Key,
-            _ => Self::Nothing,
-        }
-    }
-
-    /// 10,000 picks a second, by a clock that costs next to nothing; each for another key. Not a call of its own: it would
-    /// cost as much as a pick.
-    #[inline(always)]
-    fn given(self, candidates: Candidates<'_>, start: Instant) -> Candidates<'_> {
-        match self {
-            Self::Nothing => candidates,
-            Self::Time => candidates.at(start + Duration::from_micros(100) * tick()),
-            Self::Key => candidates.for_key(tick()),
-        }
     }
 }
 

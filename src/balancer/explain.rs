@@ -527,8 +527,10 @@ mod tests {
     #[test]
     fn one_that_joins_between_a_set_and_its_status_is_told_once() {
         let now = Instant::now();
-        let mut config = Config::default();
-        config.warm_up = Some(Duration::from_secs(3));
+        let config = Config {
+            warm_up: Some(Duration::from_secs(3)),
+            ..Config::default()
+        };
         let mut registry = Registry::new("web", config, Connecting, now);
         let mut answer = |count: u8| {
             let pods = (0..count).map(|i| SocketAddr::from(([10, 0, 0, i], 80)));

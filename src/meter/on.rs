@@ -9,7 +9,7 @@ use metrics::{
 
 use super::{
     Picked, States,
-    lanes::Lanes,
+    picks::Picks,
     table::{self, Kind, METRICS, Metric},
 };
 
@@ -18,7 +18,7 @@ use super::{
 pub(crate) struct Meter(Arc<Handles>);
 
 struct Handles {
-    lanes: Lanes,
+    picked: Picks,
     picks: Family<Counter>,
     no_endpoint: Family<Counter>,
     resolve: Family<Counter>,
@@ -77,7 +77,7 @@ impl Meter {
             METRICS.iter().for_each(|metric| describe(recorder, metric));
             let new = Registering { recorder, service };
             Self(Arc::new(Handles {
-                lanes: Lanes::default(),
+                picked: Picks::default(),
                 picks: new.counters(&table::PICKS),
                 no_endpoint: new.counters(&table::NO_ENDPOINT),
                 resolve: new.counters(&table::RESOLVE),
@@ -105,7 +105,7 @@ impl Meter {
     /// Something was picked. The recorder hears of it at the next [`state`](Self::state).
     #[inline]
     pub(crate) fn picked(&self, kind: Picked) {
-        self.0.lanes.add(kind);
+        self.0.picked.add(kind);
     }
 
     /// A request found nothing to try.
@@ -194,7 +194,7 @@ impl Meter {
 
 impl Handles {
     fn tell_picks(&self) {
-        for (counter, count) in self.picks.handles.iter().zip(self.lanes.take()) {
+        for (counter, count) in self.picks.handles.iter().zip(self.picked.take()) {
             if count > 0 {
                 counter.increment(count);
             }

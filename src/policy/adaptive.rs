@@ -91,16 +91,16 @@ impl Adaptive {
     #[inline]
     fn cheapest<'a>(
         &self,
-        candidates: Candidates<'a>,
+        candidates: &Candidates<'a>,
         sight: &Sight,
         fits: impl Fn(&Endpoint) -> bool,
     ) -> Option<usize> {
         let n = candidates.len();
-        let (mut best, mut least) = (None, f32::INFINITY);
+        let (mut best, mut least) = (0, f32::INFINITY);
         let mut look = |i: usize, endpoint: &Endpoint| {
             let cost = sight.cost(endpoint);
             if cost < least && fits(endpoint) {
-                (best, least) = (Some(i), cost);
+                (best, least) = (i, cost);
             }
         };
         if n > SCANNED {
@@ -114,7 +114,21 @@ impl Adaptive {
             let start = below((self.draw.bits() >> 32) as u32, n);
             candidates.each_from(start, &mut look);
         }
-        best
+        (least < f32::INFINITY).then_some(best)
+    }
+
+    /// The same among those below their cap. In half a percent of the picks, so it makes no room for itself in the others.
+    #[cold]
+    #[inline(never)]
+    fn cheapest_within(
+        &self,
+        candidates: &Candidates<'_>,
+        sight: &Sight,
+        limit: f32,
+    ) -> Option<usize> {
+        self.cheapest(candidates, sight, |endpoint| {
+            endpoint.sends(sight.stamp) <= limit
+        })
     }
 }
 
@@ -142,12 +156,12 @@ impl Policy for Adaptive {
             mean: first.usual(),
             stamp,
         };
-        let mut place = self.cheapest(candidates, &sight, |_| true)?;
-        let limit = self.cap * self.fair.of(candidates, stamp, &self.draw) + self.slack;
+        let mut place = self.cheapest(&candidates, &sight, |_| true)?;
+        let limit = self.cap * self.fair.of(&candidates, stamp, &self.draw) + self.slack;
         if candidates.get(place)?.sends(stamp) > limit {
-            // Half a percent of the picks at most: as they were, if all are over it.
-            let within = |endpoint: &Endpoint| endpoint.sends(stamp) <= limit;
-            place = self.cheapest(candidates, &sight, within).unwrap_or(place);
+            // As it was, if all are over it.
+            let within = self.cheapest_within(&candidates, &sight, limit);
+            place = within.unwrap_or(place);
         }
         let choice = candidates.choose(place)?;
         choice.endpoint().count_send(stamp);
@@ -177,7 +191,7 @@ const FAIR_FOR: u32 = 763;
 
 impl Fair {
     #[inline]
-    fn of(&self, candidates: Candidates<'_>, stamp: u32, draw: &Draw) -> f32 {
+    fn of(&self, candidates: &Candidates<'_>, stamp: u32, draw: &Draw) -> f32 {
         let (word, mark) = (self.cell.load(Relaxed), Self::mark(candidates, stamp));
         if word != 0 && mark.wrapping_sub(word as u32) <= FAIR_FOR {
             return f32::from_bits((word >> 32) as u32);
@@ -188,12 +202,12 @@ impl Fair {
     /// The stamp, shifted for each set to a place of its own: another set's sum, which may be of another service with
     /// another rate, is never young. (2^32 divided by the golden ratio: sets that follow each other are far apart.)
     #[inline]
-    fn mark(candidates: Candidates<'_>, stamp: u32) -> u32 {
+    fn mark(candidates: &Candidates<'_>, stamp: u32) -> u32 {
         stamp.wrapping_add((candidates.set().id() as u32).wrapping_mul(0x9e37_79b9))
     }
 
     #[cold]
-    fn sum(&self, candidates: Candidates<'_>, stamp: u32, draw: &Draw) -> f32 {
+    fn sum(&self, candidates: &Candidates<'_>, stamp: u32, draw: &Draw) -> f32 {
         let n = candidates.len();
         let fair = if n > SCANNED {
             let drawn = || candidates.get(below((draw.bits() >> 32) as u32, n));

@@ -56,18 +56,12 @@ impl LeastRequest {
 impl Policy for LeastRequest {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
         if self.is_full {
-            return self.idlest(candidates);
+            return self.idlest(&candidates);
         }
-        let (one, two) = candidates.choose_two(&self.draw)?;
-        let Some(two) = two else { return Some(one) };
-        let is_look = || self.draw.bits().is_multiple_of(LOOKS);
-        let (first, second) = (standing(one.endpoint()), standing(two.endpoint()));
-        let is_second = if first.0 != second.0 && is_look() {
-            second.1 < first.1
-        } else {
-            second < first
-        };
-        Some(if is_second { two } else { one })
+        match self.draw.ready_bits() {
+            Some(bits) if !candidates.is_reduced() => self.of_two(&candidates, bits),
+            _ => self.pick_otherwise(&candidates),
+        }
     }
 }
 
@@ -81,8 +75,46 @@ fn standing(endpoint: &Endpoint) -> (bool, u32) {
 }
 
 impl LeastRequest {
+    /// Where some are left out, with a seed, or a thread's first pick. It makes calls, for which the other picks need not
+    /// save registers then.
+    #[cold]
+    #[inline(never)]
+    fn pick_otherwise<'a>(&self, candidates: &Candidates<'a>) -> Option<Choice<'a>> {
+        self.of_two(candidates, self.draw.bits())
+    }
+
+    #[inline(always)]
+    fn of_two<'a>(&self, candidates: &Candidates<'a>, bits: u64) -> Option<Choice<'a>> {
+        let (one, two) = candidates.choose_two(bits)?;
+        let Some(two) = two else { return Some(one) };
+        let (first, second) = (one.endpoint(), two.endpoint());
+        if first.streak() > 0 || second.streak() > 0 {
+            return Some(self.with_doubt(one, two));
+        }
+        Some(if second.pending() < first.pending() {
+            two
+        } else {
+            one
+        })
+    }
+
+    /// The better of two, where the last request of one failed, or of both.
+    #[cold]
+    #[inline(never)]
+    fn with_doubt<'a>(&self, one: Choice<'a>, two: Choice<'a>) -> Choice<'a> {
+        let (first, second) = (standing(one.endpoint()), standing(two.endpoint()));
+        let is_look = || self.draw.bits().is_multiple_of(LOOKS);
+        let is_second = if first.0 != second.0 && is_look() {
+            second.1 < first.1
+        } else {
+            second < first
+        };
+        if is_second { two } else { one }
+    }
+
     /// From a random start: of equals, any.
-    fn idlest<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
+    #[inline(never)]
+    fn idlest<'a>(&self, candidates: &Candidates<'a>) -> Option<Choice<'a>> {
         let bits = self.draw.bits();
         let start = below((bits >> 32) as u32, candidates.len());
         let is_look = bits.is_multiple_of(LOOKS);

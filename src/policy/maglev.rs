@@ -84,12 +84,26 @@ impl Maglev {
         key: u64,
     ) -> Option<Choice<'a>> {
         let full = self.bound.of(candidates);
+        let fits = |choice: &Choice<'_>| full.is_none_or(|full| choice.endpoint().pending() < full);
+        let home = candidates.choose_at(table.home(key)?);
+        if let Some(home) = home.filter(fits) {
+            return Some(home);
+        }
+        Self::look_around(table, candidates, key, fits)
+    }
+
+    /// The same, where the key's own slot will not do.
+    #[cold]
+    fn look_around<'a>(
+        table: &Table,
+        candidates: Candidates<'a>,
+        key: u64,
+        fits: impl Fn(&Choice<'_>) -> bool,
+    ) -> Option<Choice<'a>> {
         table.members_from(key).find_map(|member| {
-            let place = table.places[usize::from(member)] as usize;
-            let choice = candidates.choose_at(place);
-            let choice = choice.or_else(|| table.twin(member, candidates))?;
-            let fits = |full| choice.endpoint().pending() < full;
-            full.is_none_or(fits).then_some(choice)
+            let choice = candidates.choose_at(table.place(member));
+            let choice = choice.or_else(|| table.twin(member, candidates));
+            choice.filter(&fits)
         })
     }
 }
@@ -172,12 +186,28 @@ impl Table {
             .find_map(|(_, place)| candidates.choose_at(*place as usize))
     }
 
-    /// The members in the key's slot and those that follow.
+    /// The place of a member at its lowest address.
     #[inline]
-    fn members_from(&self, key: u64) -> impl Iterator<Item = u16> {
-        let size = self.slots.len();
+    fn place(&self, member: u16) -> usize {
+        self.places[usize::from(member)] as usize
+    }
+
+    /// The key's slot.
+    #[inline]
+    fn slot(&self, key: u64) -> usize {
         // Multiply and shift: the key's upper bits are as good as the rest, and a division costs as much as the pick.
-        let first = ((u128::from(key) * size as u128) >> 64) as usize;
+        ((u128::from(key) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// The place of the member in the key's slot.
+    #[inline]
+    fn home(&self, key: u64) -> Option<usize> {
+        Some(self.place(*self.slots.get(self.slot(key))?))
+    }
+
+    /// The members in the key's slot and those that follow.
+    fn members_from(&self, key: u64) -> impl Iterator<Item = u16> {
+        let first = self.slot(key);
         let slots = self.slots[first..].iter().chain(&self.slots[..first]);
         let reach = self.members.len() * REACH;
         slots.take(reach).copied()

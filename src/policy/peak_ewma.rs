@@ -39,7 +39,7 @@ impl PeakEwma {
 
 impl Policy for PeakEwma {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
-        let (one, two) = candidates.choose_two(&self.draw)?;
+        let (one, two) = candidates.choose_two(self.draw.bits())?;
         let Some(two) = two else { return Some(one) };
         let stamp = one.endpoint().stamp(candidates.now());
         let cost = |choice: &Choice<'_>| choice.endpoint().peak_cost(stamp);

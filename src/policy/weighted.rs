@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{Policy, round_robin::Lanes, tables::Tables};
+use super::{Policy, round_robin::Turns, tables::Tables};
 use crate::{
     endpoint::Endpoint,
     set::{Candidates, Choice, EndpointSet},
@@ -36,7 +36,7 @@ use crate::{
 /// ```
 pub struct Weighted {
     weigh: Box<dyn Fn(&Endpoint) -> f64 + Send + Sync>,
-    lanes: Lanes,
+    turns: Turns,
     tables: Tables<Table>,
 }
 
@@ -55,7 +55,7 @@ impl Weighted {
     pub fn by(weight: impl Fn(&Endpoint) -> f64 + Send + Sync + 'static) -> Self {
         Self {
             weigh: Box::new(weight),
-            lanes: Lanes::random(),
+            turns: Turns::random(),
             tables: Tables::default(),
         }
     }
@@ -71,7 +71,7 @@ impl Weighted {
     /// For tests and simulations: the walks start where `seed` says.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
-        self.lanes = Lanes::seeded(seed);
+        self.turns = Turns::seeded(seed);
         self
     }
 
@@ -106,7 +106,7 @@ impl Weighted {
         let Range { start, .. } = candidates.range();
         let n = candidates.span();
         for _ in 0..=n {
-            let turn = self.lanes.next();
+            let turn = self.turns.next();
             let (round, place) = (turn.checked_div(n)?, turn.checked_rem(n)?);
             let Some(choice) = candidates.choose_at(start + place) else {
                 // This request tried it.

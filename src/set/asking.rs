@@ -3,10 +3,7 @@
 use std::iter;
 
 use super::{Candidates, Choice, Part};
-use crate::{
-    draw::{Draw, below},
-    endpoint::Endpoint,
-};
+use crate::{draw::below, endpoint::Endpoint};
 
 /// More replicas than any database has that a policy with a bound is used for.
 const ON_STACK: usize = 32;
@@ -26,7 +23,7 @@ impl<'a> Candidates<'a> {
 
     /// Looks at each candidate once, from number `start` on and around.
     #[inline]
-    pub(crate) fn each_from(self, start: usize, look: &mut impl FnMut(usize, &'a Endpoint)) {
+    pub(crate) fn each_from(&self, start: usize, look: &mut impl FnMut(usize, &'a Endpoint)) {
         if !self.excluded.is_empty() {
             for i in (start..self.len()).chain(0..start) {
                 look(i, &self.set.endpoints[self.index(i)]);
@@ -46,9 +43,8 @@ impl<'a> Candidates<'a> {
 
     /// Two different candidates, each pair as likely as any other; one if there is no other.
     #[inline]
-    pub(crate) fn choose_two(self, draw: &Draw) -> Option<(Choice<'a>, Option<Choice<'a>>)> {
+    pub(crate) fn choose_two(&self, bits: u64) -> Option<(Choice<'a>, Option<Choice<'a>>)> {
         let n = self.len();
-        let bits = draw.bits();
         let first = below((bits >> 32) as u32, n);
         let one = self.choose(first)?;
         let Some(others) = n.checked_sub(1).filter(|&others| others > 0) else {

@@ -66,12 +66,12 @@ impl<'a> Candidates<'a> {
     /// Picks the candidate number `i`; `None` from [`len`](Self::len) on.
     #[inline]
     pub fn choose(&self, i: usize) -> Option<Choice<'a>> {
-        if i >= self.len() {
-            return None;
+        if !self.excluded.is_empty() {
+            return self.choose_untried(i);
         }
-        Some(Choice {
+        (i < self.span()).then_some(Choice {
             set: self.set,
-            index: self.index(i),
+            index: self.start + i,
         })
     }
 
@@ -90,17 +90,13 @@ impl<'a> Candidates<'a> {
     #[inline]
     pub(crate) fn choose_from(&self, place: usize) -> Option<Choice<'a>> {
         debug_assert!(place < self.span());
-        if self.excluded.is_empty() {
-            return Some(Choice {
-                set: self.set,
-                index: self.start + place,
-            });
+        if !self.excluded.is_empty() {
+            return self.choose_untried_from(place);
         }
-        let before = self
-            .excluded
-            .partition_point(|&index| index < self.start + place);
-        // So many candidates stand before that place; behind the last comes the first.
-        self.choose((place - before).checked_rem(self.len())?)
+        Some(Choice {
+            set: self.set,
+            index: self.start + place,
+        })
     }
 
     /// The candidates in their order: the same for every pick while the set stays.
@@ -244,6 +240,28 @@ impl<'a> Candidates<'a> {
             } else {
                 self.stepped_over(i)
             }
+    }
+
+    /// As [`choose`](Self::choose), where some are left out. A call of its own at the end of a pick: the picks that leave
+    /// none out need not save registers for it.
+    #[cold]
+    #[inline(never)]
+    fn choose_untried(&self, i: usize) -> Option<Choice<'a>> {
+        (i < self.len()).then(|| Choice {
+            set: self.set,
+            index: self.index(i),
+        })
+    }
+
+    /// As [`choose_from`](Self::choose_from), where some are left out.
+    #[cold]
+    #[inline(never)]
+    fn choose_untried_from(&self, place: usize) -> Option<Choice<'a>> {
+        let before = self
+            .excluded
+            .partition_point(|&index| index < self.start + place);
+        // So many candidates stand before that place; behind the last comes the first.
+        self.choose_untried((place - before).checked_rem(self.len())?)
     }
 
     /// `i` and the number of those left out before candidate `i`. The k-th excluded index is

@@ -440,7 +440,7 @@ fn one_that_fails_its_checks_too_does_not_return_when_its_ejection_ends() {
     }
     let until = |hand: &ByHand| {
         let conditions = hand.registry.status().conditions();
-        let [one] = conditions else {
+        let [one] = &**conditions else {
             panic!("{conditions:?}")
         };
         (one.state, one.until)
@@ -461,7 +461,7 @@ fn checks_of_the_primary_are_not_ignored_for_want_of_others() {
     }
     assert!(!hand.registry.status().is_panic());
     let conditions = hand.registry.status().conditions();
-    let [one] = conditions else {
+    let [one] = &**conditions else {
         panic!("{conditions:?}")
     };
     let why = one.why.as_ref().unwrap().to_string();
