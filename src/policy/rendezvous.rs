@@ -21,8 +21,8 @@ use crate::{
 /// port, so a StatefulSet's pod gets its keys back with another address; without a name, or with one that is made of
 /// the address, by IP and port. (A name that is told later than the address counts from the next change of the set.)
 ///
-/// A pick looks at each endpoint, 1 ns for each (measured). With hundreds, [`Maglev`](crate::Maglev) is faster, and moves twice as
-/// many keys. Not where few keys get most of the requests, unless [bounded](Self::bounded); not together with a
+/// A pick looks at each endpoint, 1 ns for each (measured). With hundreds, [`Maglev`](crate::Maglev) is faster, and moves
+/// more keys. Not where few keys get most of the requests, unless [bounded](Self::bounded); not together with a
 /// [subset](crate::Builder::subset), which differs from client to client.
 ///
 /// ```
