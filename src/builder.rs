@@ -224,8 +224,8 @@ impl Builder {
     /// Turn it on for pods that are slow at first, under the other policies; as long as they are slow, 10 to
     /// 60 s, is a good value. Zero is off.
     ///
-    /// Where all pods are new, none is spared. Policies that mean one endpoint, by key, rank or role, are not led
-    /// elsewhere.
+    /// Where all pods are new, none is spared. Policies that mean one endpoint, by key or rank, are not led
+    /// elsewhere, nor are requests for the primary.
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.config.slow_start = Some(window);
         self

@@ -128,7 +128,7 @@ impl Endpoint {
         Some(Duration::try_from_secs_f32(expected).unwrap_or(Duration::MAX))
     }
 
-    /// Requests that failed since the last success.
+    /// Requests that failed since the last success, or since its [trial](Endpoint::is_on_trial) began.
     #[inline]
     pub fn streak(&self) -> u32 {
         self.load.streak()

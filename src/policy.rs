@@ -89,7 +89,7 @@ pub trait Policy: Send + Sync + 'static {
         false
     }
 
-    /// Whether it means the endpoint that it picks and no other: by key, rank or role. Then an endpoint that has
+    /// Whether it means the endpoint that it picks and no other: by key or rank. (A role is kept in any case.) Then an endpoint that has
     /// just started is not [spared](crate::Builder::slow_start). Default: no. A wrapper passes on what the
     /// policy inside says.
     fn is_sticky(&self) -> bool {
@@ -244,6 +244,50 @@ pub(crate) mod tests {
             let choice = set.available().pick(&policy).unwrap();
             assert_eq!(choice.index(), 1, "the reads are the replica's");
         }
+    }
+
+    #[test]
+    fn a_replica_that_starts_is_spared_also_where_the_primary_stands_in_and_the_primary_keeps_its_writes()
+     {
+        use Position::{Primary as First, Replica as Second};
+        let all = set_of(3);
+        let members = std::iter::zip([First, Second, Second], all.iter().cloned());
+        let set = EndpointSet::new(members).with_care(true);
+        for starting in [0, 2] {
+            set.iter().nth(starting).unwrap().set_ramp(0.1);
+        }
+        let picked = |policy: &dyn Policy| set.available().pick(policy).unwrap().index();
+        assert!((0..100).all(|_| picked(&Primary) == 0));
+        let readers = Replica(RoundRobin::new()).or(Primary);
+        let spared = (0..1_000).filter(|_| picked(&readers) == 2).count();
+        assert!((20..200).contains(&spared), "{spared} of 1,000");
+    }
+
+    #[test]
+    fn wrappers_pass_on_what_the_policy_inside_wants() {
+        fn check<P: Policy>(wrap: impl Fn(Arc<dyn Policy>) -> P) {
+            let insides: [Arc<dyn Policy>; 3] = [
+                Arc::new(Adaptive::new()),
+                Arc::new(First::new()),
+                Arc::new(Maglev::new()),
+            ];
+            let wants = |policy: &dyn Policy| {
+                let set = set_of(3);
+                (policy.is_timed(), policy.is_sticky(), policy.prepare(&set))
+            };
+            for inside in insides {
+                let (timed, sticky, prepared) = wants(&wrap(Arc::clone(&inside)));
+                assert_eq!((timed, sticky), (inside.is_timed(), inside.is_sticky()));
+                // A wrapper may have tables of its own.
+                assert!(prepared || !wants(&*inside).2);
+            }
+        }
+        check(|inside| inside);
+        check(Replica);
+        check(PreferReplica);
+        check(|inside| Replica(inside).or_primary());
+        check(|inside| Prefer::label("a", inside));
+        check(|inside| Random::new().or(inside));
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl Subset {
     /// This client's own address is added, for it may not be ready itself. It is [`own`](Self::own) if that is
     /// called, else the environment variable `POD_IP` if that holds an address (`fieldRef: status.podIP`), else the
     /// address from which the kernel would send to a pod: in a pod that is its own, unless it has several
-    /// networks. A wrong one is a client that nobody else counts, with pods that others take too.
+    /// networks, or the names of pods and peers give addresses of different families. A wrong one is a client that
+    /// nobody else counts, with pods that others take too.
     pub fn by_peers(peers: impl Resolve) -> Self {
         Self {
             rule: Rule::Peers {

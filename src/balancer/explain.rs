@@ -372,7 +372,7 @@ impl Explained {
         self.failed
     }
 
-    /// Requests that failed since the last success.
+    /// Requests that failed since the last success, or since its trial began.
     pub fn streak(&self) -> u32 {
         self.streak
     }

@@ -18,10 +18,6 @@ impl Policy for Primary {
     fn pick<'a>(&self, candidates: Candidates<'a>) -> Option<Choice<'a>> {
         candidates.primaries().choose(0)
     }
-
-    fn is_sticky(&self) -> bool {
-        true
-    }
 }
 
 /// A policy over the replicas; nothing if there is none.

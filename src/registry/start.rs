@@ -97,7 +97,7 @@ impl Starts {
 mod tests {
     use super::*;
     use crate::{
-        policy::{First, LeastRequest, Policy, Primary, Random, RoundRobin, policy_fn},
+        policy::{First, LeastRequest, Policy, Random, RoundRobin, policy_fn},
         registry::{Config, by_hand::ByHand},
         set::{Candidates, Choice},
     };
@@ -292,6 +292,6 @@ mod tests {
         let pick = || hand.set.available().pick(&first).unwrap().endpoint().id();
         let chosen = pick();
         assert!((0..100).all(|_| pick() == chosen));
-        assert!(First::new().is_sticky() && Primary.is_sticky());
+        assert!(First::new().is_sticky());
     }
 }
