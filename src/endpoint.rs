@@ -23,7 +23,9 @@ mod caution;
 mod decay;
 mod in_flight;
 mod load;
+mod notes;
 mod replication;
+mod stamped;
 mod told;
 
 pub use address::Address;

@@ -4,11 +4,7 @@ use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-use super::{
-    Endpoint,
-    caution::Ticket,
-    load::{Timing, is_too_long},
-};
+use super::{Endpoint, caution::Ticket, load::Timing, notes::is_too_long};
 #[cfg(any(test, feature = "http"))]
 use crate::outcome::Failure;
 use crate::outcome::{Cause, Outcome};
@@ -125,7 +121,7 @@ impl InFlight {
             Some(sent) => is_too_long(baseline, now.saturating_duration_since(sent)),
             // Only of one that is watched it is certain that it would have a note, were it younger than those.
             None if self.is_watched => {
-                is_too_long(baseline, load.give_up_unnoted(baseline.stamp(now)))
+                is_too_long(baseline, load.notes.give_up(baseline.stamp(now)))
             }
             None => return,
         };
@@ -175,7 +171,7 @@ impl InFlight {
         self.is_watched = true;
         if at.is_some() {
             self.sent = at;
-        } else if !self.is_timed && self.endpoint.load.takes_notes() {
+        } else if !self.is_timed && self.endpoint.load.notes.are_taken() {
             self.note();
         }
     }
@@ -191,7 +187,7 @@ impl InFlight {
     fn note(&mut self) {
         let now = Instant::now();
         let stamp = self.endpoint.stamp(now);
-        self.sent = self.endpoint.load.takes_notes_at(stamp).then_some(now);
+        self.sent = self.endpoint.load.notes.are_taken_at(stamp).then_some(now);
     }
 
     /// When it was sent, if its latency counts.

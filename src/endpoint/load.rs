@@ -4,14 +4,16 @@
 //! success that loses a race drops its sample; a failure never does.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
 use super::{
-    baseline::{Baseline, seconds, stamps},
+    baseline::{Baseline, seconds},
     caution::Trial,
     decay,
+    notes::{Notes, is_too_long},
+    stamped::{Seen, Stamped},
 };
 use crate::{
     eject::Connects,
@@ -39,14 +41,6 @@ const PENALTY_MEANS: f32 = 20.0;
 /// The most that a pod may ask to be left alone for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What a caller waited for before it gave up counts as a failure from here on, unless requests usually take longer: an outer
-/// timeout looks like this.
-const GAVE_UP: Duration = Duration::from_secs(1);
-
-/// After a caller gave up on a request of which nobody knows when it was sent, the next ones are noted for so long: a reading of the
-/// clock for each. Longer than the longest ejection is by default (5 min), so that the trial after it is noted too.
-const NOTES_FOR: Duration = Duration::from_secs(600);
-
 /// The cells that requests write: on a cache line pair of their own, for readers of the address must not
 /// wait for them, and all within the first line.
 #[repr(align(128))]
@@ -72,81 +66,12 @@ pub(super) struct Load {
     refusals: AtomicU32,
     /// How often a success ended such a row. The same writers and reader.
     recoveries: AtomicU32,
-    /// The stamp of the moment when a caller first gave up on a request of which nobody knows when it was sent; 0 if
-    /// that was long ago. Whoever begins a request while it is not 0 notes when.
-    given_up: AtomicU32,
+    pub(super) notes: Notes,
     /// Beside the count that each request writes, so that looking whether there is one costs nothing.
     pub(super) trial: Trial,
     /// Whether the driver waits for a connect that succeeds. Set by the driver before anybody dials;
     /// cleared by that connect, or by the driver that waits no longer.
     pub(super) warming: AtomicBool,
-}
-
-/// A number and when it was written, in one word; 0 if it was not.
-#[derive(Debug, Default)]
-struct Stamped(AtomicU64);
-
-/// A moment may be so many stamps (73 minutes) before the one in the cell: that of an answer that was told late. All else is
-/// age. Were half of the circle late, what nobody asked over a long weekend would look new for as long again.
-const LATE: u32 = 1 << 25;
-
-/// What a [`Stamped`] held.
-#[derive(Clone, Copy)]
-struct Seen {
-    word: u64,
-}
-
-impl Stamped {
-    #[inline]
-    fn load(&self) -> Seen {
-        Seen {
-            word: self.0.load(Relaxed),
-        }
-    }
-
-    #[inline]
-    fn store(&self, value: f32, stamp: u32) {
-        self.0.store(word(value, stamp), Relaxed);
-    }
-
-    /// Writes unless somebody else has meanwhile.
-    #[inline]
-    fn replace(&self, seen: Seen, value: f32, stamp: u32) {
-        let _ = self
-            .0
-            .compare_exchange(seen.word, word(value, stamp), Relaxed, Relaxed);
-    }
-}
-
-#[inline]
-fn word(value: f32, stamp: u32) -> u64 {
-    u64::from(value.to_bits()) << 32 | u64::from(stamp)
-}
-
-impl Seen {
-    #[inline]
-    fn value(self) -> Option<f32> {
-        (self.word != 0).then(|| f32::from_bits((self.word >> 32) as u32))
-    }
-
-    /// Whether it was written after that moment.
-    #[inline]
-    fn is_newer(self, stamp: u32) -> bool {
-        self.word != 0 && stamp.wrapping_sub(self.word as u32) > u32::MAX - LATE
-    }
-
-    /// Stamps since it was written.
-    #[inline]
-    fn age(self, stamp: u32) -> u32 {
-        between(self.word as u32, stamp)
-    }
-}
-
-/// Stamps from a cell's to that of a reader. One whose clock reading is older than the cell's sees none.
-#[inline]
-fn between(cell: u32, stamp: u32) -> u32 {
-    let age = stamp.wrapping_sub(cell);
-    if age > u32::MAX - LATE { 0 } else { age }
 }
 
 impl Load {
@@ -264,31 +189,6 @@ impl Load {
         false
     }
 
-    /// Whether requests note when they are sent, though no latency is learned from them.
-    #[inline]
-    pub(super) fn takes_notes(&self) -> bool {
-        self.given_up.load(Relaxed) != 0
-    }
-
-    /// The same, when the clock has been read for it.
-    pub(super) fn takes_notes_at(&self, stamp: u32) -> bool {
-        let since = self.given_up.load(Relaxed);
-        if since == 0 || stamps(between(since, stamp)) < NOTES_FOR {
-            return since != 0;
-        }
-        // Another has begun anew, or it is over.
-        self.given_up
-            .compare_exchange(since, 0, Relaxed, Relaxed)
-            .is_err()
-    }
-
-    /// The caller of a request that has no note waits no more. From now on the others take notes. How long it was under way
-    /// at least: since they began to, for it is older.
-    pub(super) fn give_up_unnoted(&self, stamp: u32) -> Duration {
-        let first = (self.given_up).compare_exchange(0, stamp.max(1), Relaxed, Relaxed);
-        stamps(first.map_or_else(|since| between(since, stamp), |_| 0))
-    }
-
     /// A request is waited for no more. It would have taken longer still.
     pub(super) fn outlast(&self, baseline: &Baseline, Timing { latency, stamp }: Timing) {
         if seconds(latency) >= self.expected(baseline, stamp) {
@@ -341,12 +241,6 @@ impl Load {
 pub(super) struct Timing {
     pub(super) latency: Duration,
     pub(super) stamp: u32,
-}
-
-/// Whether a caller who gives up after that means the pod.
-pub(super) fn is_too_long(baseline: &Baseline, waited: Duration) -> bool {
-    // Not by this pod's estimate: that of one that hangs is a penalty, longer than any timeout.
-    waited >= GAVE_UP && seconds(waited) >= baseline.usual()
 }
 
 /// A plain moving average over time. In simulations no rule for peaks did better.
