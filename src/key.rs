@@ -40,7 +40,8 @@ impl KeyHasher {
     }
 }
 
-/// Numbers by value, whatever the platform's order of bytes and width of `usize`.
+/// Numbers by value, those below zero by their width as well, whatever the platform's order of bytes and width of `usize`. A slice
+/// of numbers is the bytes that it is in memory: Rust hands it over so.
 impl Hasher for KeyHasher {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {

@@ -53,9 +53,10 @@ impl Endpoint {
         identity(self.socket, self.name())
     }
 
-    /// Names an endpoint that was found without a name. A second name does not replace the first.
-    pub(crate) fn set_name(&self, name: &str) {
-        self.told.name.get_or_init(|| name.into());
+    /// Names an endpoint that was found without a name; true if it had none. A second name does not replace the first.
+    pub(crate) fn set_name(&self, name: &str) -> bool {
+        let is_news = self.told.name.get().is_none();
+        is_news && self.told.name.set(name.into()).is_ok()
     }
 
     pub(crate) fn set_weight(&self, weight: Option<u16>) {
@@ -83,8 +84,8 @@ mod tests {
     fn the_first_name_stays() {
         let endpoint = endpoint(at("10.0.0.1:80"));
         assert_eq!(endpoint.name(), None);
-        endpoint.set_name("db-0");
-        endpoint.set_name("db-1");
+        assert!(endpoint.set_name("db-0"));
+        assert!(!endpoint.set_name("db-1"));
         assert_eq!(endpoint.name(), Some("db-0"));
     }
 

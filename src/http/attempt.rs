@@ -25,6 +25,8 @@ pub(super) struct Attempt {
     is_late: bool,
     /// How long it takes says nothing.
     is_ignored: bool,
+    /// No balancer hears what it came to.
+    is_uncounted: bool,
 }
 
 enum Phase {
@@ -109,7 +111,14 @@ impl Attempt {
             is_renewed: false,
             is_late: false,
             is_ignored,
+            is_uncounted: false,
         }
+    }
+
+    /// What it comes to is not counted: another request has to tell what both have met.
+    pub(super) fn uncounted(mut self) -> Self {
+        self.is_uncounted = true;
+        self
     }
 
     /// When the request was sent, if it was.
@@ -241,7 +250,7 @@ impl Attempt {
                     ..Failed::to_send(HttpError::Unsent(error), true)
                 },
                 false => Failed {
-                    is_told: self.is_ignored || !connection.is_news(&error),
+                    is_told: self.is_ignored || self.is_uncounted || !connection.is_news(&error),
                     ..Failed::sent(HttpError::Request(error))
                 },
             });

@@ -137,14 +137,14 @@ impl Pool {
         let mut state = self.state();
         // The pod may permit none by now.
         state.expected = link.max_streams().max(1);
+        // Perhaps nobody waits for it any more. First, for only while it runs does the tick tell the time.
+        state.start_reaping(self);
         state.links.tick = state.tick;
         state.links.add(link);
         state.admit();
         if state.presence != Presence::Live {
             state.links.close_idle();
         }
-        // Perhaps nobody waits for it any more.
-        state.start_reaping(self);
         state.end_dial(self)
     }
 

@@ -117,7 +117,7 @@ where
 
 async fn call(pod: HttpPod, mut message: Message) -> Result<Response<HttpBody>, HttpError> {
     message.prepare(pod.pool.client.form)?;
-    let mut attempt = Attempt::new(pod, message.is_ignored());
+    let mut attempt = Attempt::new(pod, message.is_ignored()).uncounted();
     loop {
         let event = poll_fn(|cx| attempt.poll(cx)).await;
         match event.map_err(|failed| failed.error)? {

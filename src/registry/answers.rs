@@ -200,7 +200,8 @@ impl<N: NewService> Registry<N> {
                     }
                     slot.misses = 0;
                     if let Some(name) = address.name() {
-                        slot.endpoint.set_name(name);
+                        // Policies go by names, too, and look at the set when it is published.
+                        self.dirty |= slot.endpoint.set_name(name);
                     }
                     if slot.weight != address.weight() {
                         slot.weight = address.weight();
@@ -398,6 +399,7 @@ mod tests {
     use super::Resolution;
     use crate::{
         endpoint::Address,
+        policy::{Maglev, Policy},
         registry::{
             Config,
             by_hand::{ByHand, addr},
@@ -487,5 +489,33 @@ mod tests {
         assert_eq!(say(20), (first + 1, ids.clone()));
         assert_eq!(say(20), (first + 1, ids.clone()));
         assert_eq!(say(0), (first + 2, ids));
+    }
+
+    #[test]
+    fn a_name_that_is_told_later_is_a_new_set_of_the_same_endpoints_and_keys_go_by_it() {
+        let bare = || (1..=5).map(|host| Address::from(addr(host)));
+        let named = || bare().zip(0..).map(|(pod, i)| pod.named(format!("db-{i}")));
+        let homes = |hand: &ByHand, policy: &Maglev| -> Vec<_> {
+            let home = |key: u32| policy.pick(hand.set.available().for_key(key)).unwrap();
+            (0..200).map(|key| home(key).endpoint().addr()).collect()
+        };
+        let [mut early, mut late] = [(); 2].map(|()| ByHand::new(Config::default(), true));
+        let [of_early, of_late] = [(); 2].map(|()| Maglev::new());
+        early.listed(named());
+        of_early.prepare(&early.set);
+        late.listed(bare());
+        of_late.prepare(&late.set);
+        assert_ne!(homes(&late, &of_late), homes(&early, &of_early));
+        // Its SRV records are there at last. Policies are asked to prepare for a new set alone.
+        let first = late.set.generation();
+        late.listed(named());
+        if late.set.generation() > first {
+            of_late.prepare(&late.set);
+        }
+        assert_eq!(homes(&late, &of_late), homes(&early, &of_early));
+        for nothing_new in [named().collect::<Vec<_>>(), bare().collect()] {
+            late.listed(nothing_new.into_iter());
+            assert_eq!(late.set.generation(), first + 1);
+        }
     }
 }

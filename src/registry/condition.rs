@@ -158,7 +158,7 @@ impl Condition {
                 }
                 return of(Available, Some(why.ignored()), Some(since), until);
             }
-            Some((finding, since)) if !is_aside => {
+            Some((finding, since)) if slot.outlier.is_on_trial() && !is_aside => {
                 return of(OnTrial, Some(Why::Found(finding)), Some(since), None);
             }
             _ => {}

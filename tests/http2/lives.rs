@@ -165,6 +165,29 @@ async fn a_connection_that_came_too_late_for_its_request_closes_when_nobody_uses
     assert!(pod.requests().is_empty());
 }
 
+#[tokio::test]
+async fn a_connection_that_no_request_has_used_yet_is_not_older_for_the_age_of_its_client() {
+    let pods = pods::<2>().await;
+    let script = Script::new(Ok(Resolution::new([pods[0].addr()])));
+    let client: Client = Balancer::builder(script.clone())
+        .policy(RoundRobin::new())
+        .warm_up(Duration::from_secs(5))
+        .min_interval(Duration::from_millis(10))
+        .refresh_interval(Duration::from_millis(20))
+        .spawn_http_with(Http::new().http2());
+    get(&client, "/").await;
+    pass(Duration::from_secs(600)).await;
+    script.say(Ok(all(&pods).collect()));
+    until("the new pod is connected to", || pods[1].open() == 1).await;
+    sleep(Duration::from_millis(50)).await;
+    pass(Duration::from_secs(20)).await;
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(pods[1].open(), 1, "for its first request");
+    pass(Duration::from_secs(36)).await;
+    until("it closes", || pods[1].open() == 0).await;
+    assert!(pods[1].requests().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_grows_too_old_is_replaced_and_costs_no_request() {
     let [pod] = pods().await;

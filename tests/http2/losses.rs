@@ -10,6 +10,7 @@ use std::{
 
 use headless_lb::{Cause, Outcome};
 use tokio::{task::JoinSet, time::sleep};
+use tower::ServiceExt;
 
 use super::{
     Client, burst, call, client,
@@ -87,6 +88,23 @@ async fn a_request_that_is_to_be_ignored_does_not_hide_that_its_connection_was_l
     let others = burst(&client, STREAMS - 1, "/");
     assert!(first.await.expect("no panic"));
     assert!(others.join_all().await.iter().all(Result::is_err));
+    assert_eq!(left(&client), (0, 1, 1, Some(Cause::Reset)));
+}
+
+#[tokio::test]
+async fn a_request_to_one_pod_alone_does_not_hide_that_its_connection_was_lost() {
+    let pod = breaking(0).await;
+    let client = client([pod.addr()]);
+    client.resolved().await.expect("a fixed list");
+    // What becomes of it is the caller's to say, who says nothing.
+    let (alone, in_flight) = client.pick().expect("a pod").into_parts();
+    let first = alone.into_service().oneshot(request("POST", "/", "order"));
+    let first = tokio::spawn(async move { first.await.is_err() });
+    sleep(Duration::from_millis(20)).await;
+    let others = burst(&client, STREAMS - 1, "/");
+    assert!(first.await.expect("no panic"));
+    assert!(others.join_all().await.iter().all(Result::is_err));
+    drop(in_flight);
     assert_eq!(left(&client), (0, 1, 1, Some(Cause::Reset)));
 }
 

@@ -321,6 +321,24 @@ fn an_ejected_replica_is_taken_again_when_the_others_refuse() {
 }
 
 #[test]
+fn a_replica_that_was_ejected_and_stays_although_it_refuses_is_not_called_on_trial() {
+    let mut hand = cluster(3);
+    hand.fails(2, 5);
+    hand.refused(3);
+    hand.refused(2);
+    assert!(ejected(&hand).is_empty() && !hand.endpoint(2).is_on_trial());
+    let conditions = hand.registry.status().conditions().iter();
+    let told: Vec<_> = conditions
+        .map(|one| (one.state, one.why.as_ref().unwrap().to_string()))
+        .collect();
+    assert_eq!(told.len(), 2);
+    for (state, why) in told {
+        assert_eq!(state, EndpointState::Available, "{why}");
+        assert!(why.contains("there is no other"), "{why}");
+    }
+}
+
+#[test]
 fn a_replica_that_becomes_the_primary_is_thought_well_of() {
     let mut hand = cluster(3);
     hand.fails(2, 5);
