@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -188,26 +188,54 @@ async fn check(client: &mut Client, service: &str) -> Result<String, Status> {
     Ok(pod.to_str().expect("an address").to_owned())
 }
 
-/// Calls without pause until told to stop: what each came to.
-fn load(
-    balancer: &Balancer<HttpPod>,
-    stop: &Arc<AtomicBool>,
-) -> JoinSet<Vec<Result<String, Status>>> {
-    let mut load = JoinSet::new();
-    for _ in 0..CALLERS {
-        let (mut client, stop) = (over(balancer), Arc::clone(stop));
-        load.spawn(async move {
-            let mut outcomes = Vec::new();
-            while !stop.load(Relaxed) {
-                outcomes.push(check(&mut client, "").await);
-            }
-            outcomes
-        });
-    }
-    load
+/// Callers without pause until told to stop.
+struct Load {
+    callers: JoinSet<Vec<Result<String, Status>>>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicUsize>,
 }
 
 const CALLERS: usize = 8;
+
+impl Load {
+    fn on(balancer: &Balancer<HttpPod>) -> Self {
+        let (stop, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            let (mut client, stop, ended) = (over(balancer), Arc::clone(&stop), Arc::clone(&ended));
+            callers.spawn(async move {
+                let mut outcomes = Vec::new();
+                while !stop.load(Relaxed) {
+                    outcomes.push(check(&mut client, "").await);
+                    ended.fetch_add(1, Relaxed);
+                }
+                outcomes
+            });
+        }
+        Self {
+            callers,
+            stop,
+            ended,
+        }
+    }
+
+    /// Until so many more calls have ended, however long the machine takes for them.
+    async fn goes_on(&self, more: usize) {
+        let enough = self.ended.load(Relaxed) + more;
+        let ended = timeout(PATIENCE, async {
+            while self.ended.load(Relaxed) < enough {
+                sleep(WORK).await;
+            }
+        });
+        ended.await.expect("calls end");
+    }
+
+    /// What each call came to.
+    async fn end(self) -> impl Iterator<Item = Result<String, Status>> {
+        self.stop.store(true, Relaxed);
+        self.callers.join_all().await.into_iter().flatten()
+    }
+}
 
 fn pending(balancer: &Balancer<HttpPod>) -> u32 {
     balancer.endpoints().iter().map(|pod| pod.pending()).sum()
@@ -291,16 +319,14 @@ async fn an_error_of_the_balancer_is_the_source_of_the_status() {
 async fn a_pod_that_leaves_politely_under_load_costs_no_call() {
     let pods = pods::<3>();
     let balancer = balancer(pods.iter().map(|pod| pod.addr));
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = load(&balancer, &stop);
-    sleep(Duration::from_millis(200)).await;
+    let load = Load::on(&balancer);
+    load.goes_on(200).await;
     pods[0].leave();
-    sleep(Duration::from_millis(200)).await;
+    load.goes_on(200).await;
     pods[1].leave();
-    sleep(Duration::from_millis(200)).await;
-    stop.store(true, Relaxed);
+    load.goes_on(200).await;
     let mut calls = 0;
-    for outcome in load.join_all().await.into_iter().flatten() {
+    for outcome in load.end().await {
         calls += 1;
         outcome.unwrap_or_else(|status| panic!("{status}: {status:?}"));
     }
@@ -312,15 +338,13 @@ async fn a_pod_that_leaves_politely_under_load_costs_no_call() {
 async fn a_pod_that_is_killed_costs_at_most_the_calls_that_it_had() {
     let [victim, second, third] = pods();
     let balancer = balancer([victim.addr, second.addr, third.addr]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = load(&balancer, &stop);
-    sleep(Duration::from_millis(200)).await;
+    let load = Load::on(&balancer);
+    load.goes_on(200).await;
     let gone = victim.addr.to_string();
     victim.kill();
-    sleep(Duration::from_millis(300)).await;
-    stop.store(true, Relaxed);
+    load.goes_on(300).await;
     let (mut calls, mut failed) = (0, 0);
-    for outcome in load.join_all().await.into_iter().flatten() {
+    for outcome in load.end().await {
         calls += 1;
         if let Err(status) = outcome {
             failed += 1;

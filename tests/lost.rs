@@ -37,7 +37,7 @@ use hyper::{
 use pod::Pod;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
 
@@ -48,9 +48,13 @@ type Outcome = Result<Response<HttpBody>, Error<HttpError>>;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(addresses: impl IntoIterator<Item = SocketAddr>) -> Client {
+    client_with(addresses, Http::new())
+}
+
+fn client_with(addresses: impl IntoIterator<Item = SocketAddr>, settings: Http) -> Client {
     Balancer::builder(Fixed::new(addresses))
         .policy(RoundRobin::new())
-        .spawn_http()
+        .spawn_http_with(settings)
 }
 
 /// Where it is known which pod comes first: that with the lowest address that is left.
@@ -135,12 +139,16 @@ async fn get(client: &Client, id: &str) -> SocketAddr {
         .expect("a whole body")
 }
 
-/// Until the client knows how long answers take, and every pod has connections.
-async fn warm_up(client: &Client) {
+/// Until the client knows how long answers take, and every pod has connections. How long the slowest took.
+async fn warm_up(client: &Client) -> Duration {
+    let mut slowest = Duration::ZERO;
     for _ in 0..25 {
+        let begun = Instant::now();
         let eight = (0..8).map(|_| get(client, "warm"));
         futures_util::future::join_all(eight).await;
+        slowest = slowest.max(begun.elapsed());
     }
+    slowest
 }
 
 fn is_aside(client: &Client, pod: &Pod) -> bool {

@@ -49,15 +49,15 @@ impl Pods {
         let (mut addresses, mut databases, mut port) = (Vec::new(), Vec::new(), 0);
         for number in 0..2 {
             let ip = [127, 83, network, 2 + number];
+            // The first takes any port, the second the same, and before its database can have taken that.
+            let page = TcpListener::bind(SocketAddr::from((ip, port))).await;
+            let page = page.expect("a port that is free here is free at the next address");
+            port = page.local_addr().expect("bound").port();
             let database = TcpListener::bind((std::net::Ipv4Addr::from(ip), 0)).await;
             let database = database.expect("loopback");
             let address = Address::from(database.local_addr().expect("bound"));
             addresses.push(address.named(format!("db-{number}")));
             databases.push(database);
-            // The first takes any port, the second the same.
-            let page = TcpListener::bind(SocketAddr::from((ip, port))).await;
-            let page = page.expect("a port that is free here is free at the next address");
-            port = page.local_addr().expect("bound").port();
             let leader = Arc::clone(&leader);
             let answer = move || async move {
                 let is_leader = leader.load(Relaxed) == usize::from(number);

@@ -27,7 +27,7 @@ use hyper_util::{
 use support::{ClusterDns, Result, outcome, term};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::JoinSet,
 };
 
@@ -53,10 +53,12 @@ async fn run() -> Result<String> {
                 .policy(RoundRobin::new()),
         )
     };
-    let nobody = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    // Bound, so that nobody else gets the port, and without a listener.
+    let nobody = TcpSocket::new_v4()?;
+    nobody.bind("127.0.0.1:0".parse()?)?;
     let shop = serve(&mut servers, proxy::proxy(&find("shop")?)).await?;
     let empty = serve(&mut servers, proxy::proxy(&find("empty")?)).await?;
-    let gone = Balancer::builder(Fixed::new([nobody]));
+    let gone = Balancer::builder(Fixed::new([nobody.local_addr()?]));
     let gone = serve(&mut servers, proxy::proxy(&gone)).await?;
 
     let client = Browser::new();

@@ -26,7 +26,10 @@ async fn warm(client: &super::Client, pods: &[Pod]) {
 #[tokio::test]
 async fn a_thousand_streams_share_few_connections() {
     let pods = pods::<3>().await;
-    let client = client(all(&pods));
+    // One attempt: where a dial takes 250 ms, as beside other work it may, a request would wait at a second pod as
+    // well, and that one would make a connection for it.
+    let settings = Http::new().http2();
+    let client = over(all(&pods)).max_attempts(1).spawn_http_with(settings);
     warm(&client, &pods).await;
     let held = burst(&client, 1_000, "/held");
     until("all are with their pods", || {
@@ -37,9 +40,9 @@ async fn a_thousand_streams_share_few_connections() {
     pods.iter().for_each(Pod::release);
     let shares = shares(held).await;
     for pod in &pods {
-        // 333 and a third, and 100 on a connection. Where a dial takes long, a few go elsewhere.
+        // 333 and a third, and 100 on a connection.
         let share = shares[&pod.addr().to_string()];
-        assert!((320..=347).contains(&share), "{shares:?}");
+        assert!((333..=334).contains(&share), "{shares:?}");
         assert_eq!(pod.connections(), 4, "{shares:?}");
         assert!(pod.busiest() <= 100, "{}", pod.busiest());
     }

@@ -134,12 +134,15 @@ async fn callers_one_after_the_other_lose_no_get_to_a_silent_pod() {
 async fn callers_one_after_the_other_lose_few_posts_to_a_silent_pod() {
     let pods = good(28, 3).await;
     let client = client(addresses(&pods));
-    warm_up(&client).await;
+    let slowest = warm_up(&client).await;
     pods[0].hang(true);
+    // Who gives up before an answer is late says nothing of its pod, and late is what takes three times as long as
+    // nearly all others did: on a busy machine that is more than the tenth of a second that is enough elsewhere.
+    let patience = (DEADLINE / 10).max(5 * slowest);
     let mut lost = 0;
     for i in 0..100 {
         let post = send(&client, request("POST", &i.to_string(), "order"));
-        lost += usize::from(timeout(DEADLINE / 10, post).await.is_err());
+        lost += usize::from(timeout(patience, post).await.is_err());
     }
     // Two to know it, and one whenever it has been aside for a while.
     assert!(lost <= 5, "{lost} of 100");
